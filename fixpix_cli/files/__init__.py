@@ -1,0 +1,145 @@
+"""Floor 2. Files in and out: one keeper per container, all with the same two functions.
+
+    load(path, assume) -> Frame
+    rewrite(frame, edits, temporary)      write a copy of frame.source with the edits in it
+
+A keeper is the only file that imports its foreign library and translates that
+library's exceptions. `rewrite` writes a complete new file at `temporary`;
+`save` turns it into the target in one step (see `fixpix_cli.safe`). What is
+not edited stays as it was, byte for byte, except offsets and checksums that
+follow from the edit.
+
+Camera-native raws cannot be rewritten: their keeper writes a fresh DNG.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from .. import safe
+from ..errors import FrameError, RefusedError, UnreadableError
+from ..mosaic import Assume, Edit, Frame
+
+#: Suffix (lower case) -> keeper module. Compressed FITS is told by its two suffixes.
+KEEPERS: dict[str, str] = {
+    **dict.fromkeys((".fits", ".fit", ".fts"), "fits"),
+    **dict.fromkeys((".tif", ".tiff"), "tiff"),
+    ".dng": "dng",
+    **dict.fromkeys(
+        ".3fr .ari .arw .bay .cap .cr2 .cr3 .crw .dcr .dcs .drf .eip .erf .fff .gpr .iiq .k25 .kdc .mdc .mef "
+        ".mos .mrw .nef .nrw .orf .pef .ptx .pxn .r3d .raf .raw .rw2 .rwl .rwz .sr2 .srf .srw .x3f".split(),
+        "raw",
+    ),
+}
+SIDECARS = (".mask.fits", ".truth.fits")
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that says the format, lower case; ``.fits`` for ``a.fits.gz`` and ``a.fits.fz``."""
+    if path.suffix.lower() in (".gz", ".fz"):
+        return Path(path.stem).suffix.lower()
+    return path.suffix.lower()
+
+
+def stem_of(path: Path) -> str:
+    """STEM of CONTRACT.md: the name without its last extension, and without .gz/.fz before that."""
+    name = path.stem if path.suffix.lower() in (".gz", ".fz") else path.name
+    return Path(name).stem
+
+
+def is_supported(path: Path) -> bool:
+    """True for files that a directory argument takes in: known suffix, not hidden, not our sidecar."""
+    name = path.name.lower()
+    return not name.startswith(".") and not name.endswith(SIDECARS) and suffix_of(path) in KEEPERS
+
+
+def is_native(path: Path) -> bool:
+    """True for camera-native raws, which become a DNG."""
+    return KEEPERS.get(suffix_of(path)) == "raw"
+
+
+def output_name(path: Path) -> str:
+    """Name of the repaired file: the same, or STEM.dng for camera-native raws."""
+    return f"{stem_of(path)}.dng" if is_native(path) else path.name
+
+
+def _keeper(path: Path) -> ModuleType:
+    name = KEEPERS.get(suffix_of(path))
+    if name is None:
+        raise UnreadableError(
+            f"{path}: {path.suffix or 'a file without suffix'} is not a raw sensor image that fixpix reads; "
+            "give FITS, TIFF, DNG or a camera raw"
+        )
+    return importlib.import_module(f".{name}", __name__)
+
+
+def load(path: str | os.PathLike[str], assume: Assume = Assume()) -> Frame:  # noqa: B008 (frozen value)
+    """Read one frame.
+
+    Parameters
+    ----------
+    path : path
+    assume : Assume
+        What the user says about CFA, black, white and camera; it wins over the file.
+
+    Returns
+    -------
+    Frame
+        With the full stored samples in DN.
+
+    Raises
+    ------
+    UnreadableError
+        Missing, damaged or not a supported format.
+    RefusedError
+        A kind of file that fixpix knows and does not handle, with the reason.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file" if not path.exists() else "is not a regular file"
+        raise UnreadableError(f"{path}: {what}")
+    keeper = _keeper(path)
+    try:
+        frame: Frame = keeper.load(path, assume)
+    except OSError as error:
+        raise UnreadableError(f"{path}: cannot be read ({safe.reason(error)})") from error
+    if not frame.pixels:
+        raise UnreadableError(f"{path}: holds no pixels")
+    return frame
+
+
+def save(frame: Frame, edits: Sequence[Edit], target: Path, *, overwrite: bool = False) -> None:
+    """Write `frame.source` with `edits` (one per plane) to `target`; everything else is copied.
+
+    Raises
+    ------
+    RefusedError
+        The file cannot be rewritten without touching good pixels.
+    OutputExistsError, OutputFolderError, FrameError
+        See `fixpix_cli.safe.replacing`.
+    """
+    if len(edits) != len(frame.mosaics):
+        raise ValueError(f"{len(edits)} edits for {len(frame.mosaics)} planes")
+    native = is_native(frame.source)
+    if native and target.suffix.lower() != ".dng":
+        raise RefusedError(f"{frame.source}: a camera raw cannot be rewritten; its output is a .dng")
+    if not native and not any(map(len, edits)):
+        with safe.replacing(target, overwrite=overwrite, like=frame.source) as temporary:
+            copy(frame.source, temporary)
+        return
+    with safe.replacing(target, overwrite=overwrite, like=frame.source) as temporary:
+        _keeper(frame.source).rewrite(frame, edits, temporary)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy the bytes of `source` over `target`."""
+    import shutil
+
+    try:
+        shutil.copyfile(source, target)
+    except FileNotFoundError as error:
+        raise FrameError(f"{source}: vanished while it was being processed") from error

@@ -1,0 +1,252 @@
+"""Floor 1. A sensor's samples and the frame that carries them.
+
+`Mosaic.samples` is always the full stored frame, never a crop; masked borders
+lie outside `active`. The samples are in DN as the file stores them: black is
+not subtracted, nothing is scaled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .cfa import MONO, Cfa
+
+Array = npt.NDArray[Any]
+Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Area:
+    """A rectangle ``[top, bottom) x [left, right)`` in stored coordinates."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+@dataclass(frozen=True, eq=False)
+class Mosaic:
+    """One plane of samples behind one colour filter array.
+
+    Parameters
+    ----------
+    samples : (H, W) uint8, uint16, int16, int32, uint32, float32 or float64 array, DN
+        The full stored frame in native byte order. NaN marks missing data in floats.
+    cfa : Cfa
+        The pattern as seen from stored pixel (0, 0).
+    black : (R, C) float tuple of tuples, DN
+        Black level, repeating from stored pixel (0, 0).
+    white : float, DN
+        The level at which the sensor saturates.
+    active : Area
+        The light-sensitive pixels.
+    """
+
+    samples: Array
+    cfa: Cfa = MONO
+    black: tuple[tuple[float, ...], ...] = ((0.0,),)
+    white: float = 65535.0
+    active: Area = field(default=Area(0, 0, 0, 0))
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 2:
+            raise ValueError(f"a mosaic has two dimensions, not {self.samples.ndim}")
+        if self.active == Area(0, 0, 0, 0):
+            object.__setattr__(self, "active", Area(0, 0, *self.samples.shape))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.samples.shape[0], self.samples.shape[1]
+
+    @property
+    def is_integer(self) -> bool:
+        return self.samples.dtype.kind in "iu"
+
+    @property
+    def legal_range(self) -> tuple[float, float]:
+        """The least and the greatest value that the stored type can hold, in DN."""
+        if self.is_integer:
+            info = np.iinfo(self.samples.dtype)
+            return float(info.min), float(info.max)
+        return -np.inf, np.inf
+
+    def with_samples(self, samples: Array) -> Mosaic:
+        """The same plane with other samples of the same shape."""
+        if samples.shape != self.samples.shape:
+            raise ValueError(f"shape {samples.shape} is not {self.samples.shape}")
+        return replace(self, samples=samples)
+
+    def cropped(self, area: Area) -> Mosaic:
+        """The pixels of `area` as a mosaic of their own; CFA and black shift with the origin."""
+        return Mosaic(
+            samples=self.samples[area.slices],
+            cfa=self.cfa.shifted(area.top, area.left),
+            black=shifted_black(self.black, area.top, area.left),
+            white=self.white,
+        )
+
+    def light(self) -> Mosaic:
+        """The active area alone (masked borders cut off)."""
+        if self.active == Area(0, 0, *self.shape):
+            return self
+        return self.cropped(self.active)
+
+    def black_frame(self, rows: slice = slice(None)) -> Float32:
+        """(len(rows), W) float32 black level in DN; a broadcast view where it can be."""
+        level = np.asarray(self.black, dtype=np.float32)
+        height = len(range(*rows.indices(self.shape[0])))
+        if level.size == 1:
+            return np.broadcast_to(level, (height, self.shape[1]))
+        index = np.arange(*rows.indices(self.shape[0])) % level.shape[0]
+        repeat = -(-self.shape[1] // level.shape[1])
+        return np.tile(level, (1, repeat))[index, : self.shape[1]]
+
+    def black_at(self, rows: Array, cols: Array) -> Float32:
+        """Black level in DN at the pixels (rows, cols), float32."""
+        level = np.asarray(self.black, dtype=np.float32)
+        return level[rows % level.shape[0], cols % level.shape[1]]
+
+
+def shifted_black(
+    black: tuple[tuple[float, ...], ...], row: int, col: int
+) -> tuple[tuple[float, ...], ...]:
+    """The repeating black pattern as seen from (row, col)."""
+    rows, cols = len(black), len(black[0])
+    return tuple(
+        tuple(black[(row + r) % rows][(col + c) % cols] for c in range(cols)) for r in range(rows)
+    )
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which sensor, read out how. Two frames with equal identities share one defect map."""
+
+    make: str = ""
+    model: str = ""
+    serial: str = ""
+    shape: tuple[int, int] = (0, 0)
+    cfa: str = "MONO"
+    binning: tuple[int, int] = (1, 1)
+    readout: str = ""
+    planes: int = 1
+
+    @property
+    def camera(self) -> str:
+        """A name for people: make and model without the repetition, and the serial number."""
+        make = "" if self.model.lower().startswith(self.make.lower()) else self.make
+        name = " ".join(part for part in (make, self.model) if part) or "unknown camera"
+        return f"{name} #{self.serial}" if self.serial else name
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which conditions a frame was taken; None where the file does not say.
+
+    exposure in s, gain in the camera's own units or ISO, temperature in C, time
+    as the file's ISO 8601 text, kind one of dark, flat, bias, light or None.
+    """
+
+    exposure: float | None = None
+    gain: float | None = None
+    temperature: float | None = None
+    time: str | None = None
+    kind: str | None = None
+
+
+@dataclass(frozen=True)
+class Assume:
+    """What the user says where a file is silent. None: use the file, else the defaults."""
+
+    cfa: Cfa | None = None
+    black: tuple[float, ...] | None = None
+    white: float | None = None
+    camera: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One file: its planes, who took it and how.
+
+    Parameters
+    ----------
+    mosaics : tuple of Mosaic
+        One per image plane: one for a raw, one per image HDU of a FITS file.
+    keys : tuple of int
+        What the container calls each plane (FITS: the HDU index; else 0).
+    source : Path
+    identity, conditions
+    container : str
+        The keeper's name for the format: ``fits``, ``tiff``, ``dng``, ``raw``.
+    row_order : str
+        ``TOP-DOWN``, ``BOTTOM-UP`` or empty where the file does not say.
+    assumed : tuple of str
+        What the file did not say and the defaults filled in.
+    layout : object
+        The keeper's private note of where the samples lie, for the rewrite.
+    """
+
+    mosaics: tuple[Mosaic, ...]
+    source: Path
+    keys: tuple[int, ...] = (0,)
+    identity: Identity = Identity()
+    conditions: Conditions = Conditions()
+    container: str = ""
+    row_order: str = ""
+    assumed: tuple[str, ...] = ()
+    layout: Any = None
+
+    @property
+    def pixels(self) -> int:
+        """Stored pixels of all planes."""
+        return sum(m.samples.size for m in self.mosaics)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over dtype, shape and little-endian samples of every plane (CONTRACT.md)."""
+        total = hashlib.sha256()
+        for mosaic in self.mosaics:
+            little = mosaic.samples.dtype.newbyteorder("<")
+            total.update(f"{little.str} {mosaic.shape[0]} {mosaic.shape[1]}\n".encode())
+            data = np.ascontiguousarray(mosaic.samples.astype(little, copy=False))
+            total.update(memoryview(data).cast("B"))
+        return total.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """New values for some pixels of one plane, in the stored type.
+
+    Parameters
+    ----------
+    rows, cols : (N,) int64 arrays
+        Stored coordinates, each pixel once.
+    values : (N,) array of the mosaic's dtype, DN
+    """
+
+    rows: Array
+    cols: Array
+    values: Array
+
+    @classmethod
+    def between(cls, before: Array, after: Array) -> Edit:
+        """The edit that turns `before` into `after` (NaN equals NaN)."""
+        differs = before != after
+        if before.dtype.kind == "f":
+            differs &= ~(np.isnan(before) & np.isnan(after))
+        rows, cols = np.nonzero(differs)
+        return cls(rows, cols, after[rows, cols])
+
+    def __len__(self) -> int:
+        return len(self.rows)

@@ -1,0 +1,136 @@
+"""Floor 2, shared by the edges. Writing that cannot hurt: all of a file or nothing of it.
+
+A target appears under its final name only when it is complete and on disk.
+Until then the bytes live in a hidden temporary file of the same folder, which
+is removed on any error and on Ctrl-C. Without `overwrite` the last step is a
+hard link, which fails if somebody else made the target meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import FrameError, OutputExistsError, OutputFolderError, RefusedError
+
+TEMPORARY_PREFIX = ".fixpix-"
+
+
+def ensure_folder(folder: Path) -> None:
+    """Create `folder` and its parents, and check that a file can be made in it.
+
+    Raises
+    ------
+    OutputFolderError
+        It cannot be created, is not a folder or is not writable.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=folder)
+        os.close(handle)
+        os.unlink(name)
+    except OSError as error:
+        raise OutputFolderError(
+            f"{folder}: cannot write here ({reason(error)}); choose another folder with --out"
+        ) from error
+
+
+@contextlib.contextmanager
+def replacing(target: Path, *, overwrite: bool = False, like: Path | None = None) -> Iterator[Path]:
+    """A temporary path to write; on leaving the block it becomes `target`, whole.
+
+    Parameters
+    ----------
+    target : Path
+        Final name. A symbolic link is followed, so that the link survives.
+    overwrite : bool
+        Replace an existing target. One with several hard links is refused: the
+        other names would keep the old bytes.
+    like : Path, optional
+        A file whose permissions and times the target takes over.
+
+    Raises
+    ------
+    OutputExistsError
+        `target` exists and `overwrite` is False.
+    RefusedError
+        `target` is a hard link to something else, or not a regular file.
+    OutputFolderError
+        The folder cannot be written.
+    FrameError
+        The disk is full or fails.
+    """
+    target = Path(os.path.realpath(target))
+    if target.exists():
+        if not overwrite:
+            raise OutputExistsError(f"{target}: exists already; use --overwrite, --resume or another --out")
+        status = target.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise RefusedError(f"{target}: is not a regular file; choose another --out")
+        if status.st_nlink > 1:
+            raise RefusedError(f"{target}: has {status.st_nlink} hard links; write to another folder with --out")
+    try:
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=target.suffix, dir=target.parent)
+    except OSError as error:
+        raise OutputFolderError(
+            f"{target.parent}: cannot write here ({reason(error)}); choose another folder with --out"
+        ) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _settle(temporary, like)
+        _publish(temporary, target, overwrite)
+    except OSError as error:
+        raise FrameError(f"{target}: could not be written ({reason(error)}); nothing was left behind") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _settle(temporary: Path, like: Path | None) -> None:
+    """Permissions, times, and the bytes on the disk."""
+    with open(temporary, "rb+") as stream:
+        if like is not None:
+            status = like.stat()
+            os.fchmod(stream.fileno(), stat.S_IMODE(status.st_mode) | stat.S_IWUSR)
+            os.fsync(stream.fileno())
+            os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+        else:
+            mask = os.umask(0)
+            os.umask(mask)
+            os.fchmod(stream.fileno(), 0o666 & ~mask)
+            os.fsync(stream.fileno())
+
+
+def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
+    if overwrite:
+        os.replace(temporary, target)
+    else:
+        try:
+            os.link(temporary, target)
+        except FileExistsError as error:
+            raise OutputExistsError(
+                f"{target}: appeared while this run was writing it; use --overwrite or another --out"
+            ) from error
+        except OSError as error:
+            # Filesystems without hard links (FAT, some network shares).
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS):
+                raise
+            os.replace(temporary, target)
+    with contextlib.suppress(OSError):  # not every filesystem can sync a folder
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def reason(error: OSError) -> str:
+    """The system's words for an OSError, without number and path."""
+    return (error.strerror or str(error)).lower()
