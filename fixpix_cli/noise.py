@@ -1,0 +1,100 @@
+"""Floor 1. The noise of a frame, estimated from the frame itself.
+
+Model: variance = offset + gain * signal, signal in DN above black (Foi et al.,
+"Practical Poissonian-Gaussian noise modeling and fitting", 2008). The estimate
+uses differences of same-colour neighbours in small blocks and, at each signal
+level, the quieter blocks, since texture only adds to differences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .mosaic import Array, Mosaic
+
+_BLOCK = 8
+_LEVELS = 16
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """variance (DN^2) = offset + gain * max(signal, 0), never below `floor`."""
+
+    gain: float
+    offset: float
+    floor: float = 1e-12
+
+    def sigma(self, signal: Array) -> Array:
+        """Standard deviation in DN at a signal in DN above black."""
+        variance = self.offset + self.gain * np.maximum(signal, 0)
+        return np.sqrt(np.maximum(variance, self.floor))
+
+    @classmethod
+    def of(cls, mosaic: Mosaic) -> NoiseModel:
+        """Estimate the model of one plane; at most about a million pixels are looked at."""
+        light = mosaic.light()
+        floor = 1.0 / 12.0 if mosaic.is_integer else 1e-12
+        means, sigmas = [], []
+        for row, col in light.cfa.positions:
+            plane = light.samples[row :: light.cfa.period[0], col :: light.cfa.period[1]]
+            black = light.black[row % len(light.black)][col % len(light.black[0])]
+            mean, sigma = _blocks(plane, black, mosaic.white)
+            means.append(mean)
+            sigmas.append(sigma)
+        signal, sigma = np.concatenate(means), np.concatenate(sigmas)
+        if len(signal) < 8:
+            return cls(0.0, floor, floor)
+        edges = np.quantile(signal, np.linspace(0, 1, _LEVELS + 1))
+        level, variance = [], []
+        for low, high in zip(edges[:-1], edges[1:], strict=True):
+            chosen = (signal >= low) & (signal <= high)
+            if np.count_nonzero(chosen) >= 8:
+                level.append(np.median(signal[chosen]))
+                # In pure noise the lower quartile of the block estimates lies 10 % low.
+                variance.append((np.quantile(sigma[chosen], 0.25) * 1.105) ** 2)
+        x, y = np.array(level), np.array(variance)
+        if len(x) < 3 or np.ptp(x) <= 0:
+            return cls(0.0, max(float(np.median(y)) if len(y) else floor, floor), floor)
+        weight = 1.0 / (y + 0.05 * y.mean() + floor)
+        gain, offset = np.polyfit(x, y, 1, w=weight)
+        if gain < 0:
+            gain, offset = 0.0, float(np.average(y, weights=weight))
+        if offset < 0:
+            offset = 0.0
+            gain = max(float(np.average(y / np.maximum(x, 1e-9), weights=weight * np.maximum(x, 0) + 1e-12)), 0.0)
+        return cls(float(gain), max(float(offset), floor), floor)
+
+
+def _blocks(plane: Array, black: float, white: float) -> tuple[Array, Array]:
+    """Median level above black and noise sigma of 8 x 8 blocks of one colour plane, in DN."""
+    height, width = plane.shape[0] // _BLOCK, plane.shape[1] // _BLOCK
+    if not height or not width:
+        return np.empty(0), np.empty(0)
+    stride = max(1, round((height * width / 4096) ** 0.5))
+    blocks = (
+        plane[: height * _BLOCK, : width * _BLOCK]
+        .reshape(height, _BLOCK, width, _BLOCK)[::stride, :, ::stride]
+        .swapaxes(1, 2)
+        .reshape(-1, _BLOCK, _BLOCK)
+        .astype(np.float64)
+    )
+    blocks = blocks[np.isfinite(blocks).all(axis=(1, 2)) & (blocks.max(axis=(1, 2)) < white)]
+    if not len(blocks):
+        return np.empty(0), np.empty(0)
+    horizontal = np.abs(np.diff(blocks, axis=2)).reshape(len(blocks), -1)
+    vertical = np.abs(np.diff(blocks, axis=1)).reshape(len(blocks), -1)
+    quieter = np.minimum(_spread(horizontal), _spread(vertical))
+    return np.median(blocks, axis=(1, 2)) - black, quieter
+
+
+def _spread(differences: Array) -> Array:
+    """Robust sigma from absolute differences.
+
+    A median of small integers is coarse (0, 1, 2 DN), so this is the mean of
+    the differences below their upper quartile. For unit normal noise in 8 x 8
+    blocks the lesser of the horizontal and the vertical one is 0.689 on average.
+    """
+    ordered = np.sort(differences, axis=1)
+    return ordered[:, : ordered.shape[1] * 3 // 4].mean(axis=1) / 0.689
