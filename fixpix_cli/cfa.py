@@ -80,9 +80,7 @@ class Cfa:
     def flipped_rows(self, height: int) -> Cfa:
         """The pattern of the array turned upside down, for an array of `height` rows."""
         rows, cols = self.period
-        return Cfa(
-            tuple("".join(self.colour(height - 1 - r, c) for c in range(cols)) for r in range(rows))
-        )
+        return Cfa(tuple("".join(self.colour(height - 1 - r, c) for c in range(cols)) for r in range(rows)))
 
     @property
     def positions(self) -> tuple[Offset, ...]:

@@ -59,7 +59,7 @@ class DefectMap:
         return cls(np.zeros(shape, np.int32))
 
     @classmethod
-    def of(cls, bad: Bool, kind: DQ = DQ(0)) -> DefectMap:
+    def of(cls, bad: Bool, kind: DQ = DQ.DO_NOT_USE) -> DefectMap:
         """Flag the pixels of a mask, all with the same type."""
         return cls(np.where(bad, np.int32(DQ.DO_NOT_USE | kind), np.int32(0)))
 

@@ -119,14 +119,10 @@ class Mosaic:
         return level[rows % level.shape[0], cols % level.shape[1]]
 
 
-def shifted_black(
-    black: tuple[tuple[float, ...], ...], row: int, col: int
-) -> tuple[tuple[float, ...], ...]:
+def shifted_black(black: tuple[tuple[float, ...], ...], row: int, col: int) -> tuple[tuple[float, ...], ...]:
     """The repeating black pattern as seen from (row, col)."""
     rows, cols = len(black), len(black[0])
-    return tuple(
-        tuple(black[(row + r) % rows][(col + c) % cols] for c in range(cols)) for r in range(rows)
-    )
+    return tuple(tuple(black[(row + r) % rows][(col + c) % cols] for c in range(cols)) for r in range(rows))
 
 
 @dataclass(frozen=True)

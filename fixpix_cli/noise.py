@@ -8,6 +8,7 @@ level, the quieter blocks, since texture only adds to differences.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,7 @@ class NoiseModel:
             return cls(0.0, floor, floor)
         edges = np.quantile(signal, np.linspace(0, 1, _LEVELS + 1))
         level, variance = [], []
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in itertools.pairwise(edges):
             chosen = (signal >= low) & (signal <= high)
             if np.count_nonzero(chosen) >= 8:
                 level.append(np.median(signal[chosen]))

@@ -97,6 +97,9 @@ def extremes(views: Sequence[Float32]) -> tuple[Float32, Float32]:
 def ranked(views: Sequence[Float32], depth: int) -> tuple[list[Float32], list[Float32]]:
     """The `depth` least and the `depth` greatest of some (h, w) views, pixel by pixel.
 
+    NaN counts for nothing; where fewer than `depth` values are left, the ranks
+    beyond them are +inf and -inf.
+
     Returns
     -------
     least : list of (h, w) float32
@@ -109,12 +112,13 @@ def ranked(views: Sequence[Float32], depth: int) -> tuple[list[Float32], list[Fl
     greatest = [np.full(shape, -np.inf, np.float32) for _ in range(depth)]
     spare = np.empty(shape, np.float32)
     for view in views:
-        carry_low, carry_high = view.copy(), view.copy()
+        missing = np.isnan(view)
+        carry_low, carry_high = np.where(missing, np.inf, view), np.where(missing, -np.inf, view)
         for rank in range(depth):
-            np.fmax(least[rank], carry_low, out=spare)
-            np.fmin(least[rank], carry_low, out=least[rank])
+            np.maximum(least[rank], carry_low, out=spare)
+            np.minimum(least[rank], carry_low, out=least[rank])
             carry_low, spare = spare, carry_low
-            np.fmin(greatest[rank], carry_high, out=spare)
-            np.fmax(greatest[rank], carry_high, out=greatest[rank])
+            np.minimum(greatest[rank], carry_high, out=spare)
+            np.maximum(greatest[rank], carry_high, out=greatest[rank])
             carry_high, spare = spare, carry_high
     return least, greatest

@@ -81,9 +81,7 @@ def windows(samples: Array, good: Bool, rows: Array, cols: Array, radius: int) -
     return samples.reshape(-1)[flat], good.reshape(-1)[flat] & inside
 
 
-def neighbours(
-    samples: Array, good: Bool, rows: Array, cols: Array, offsets: Array
-) -> tuple[Array, Bool]:
+def neighbours(samples: Array, good: Bool, rows: Array, cols: Array, offsets: Array) -> tuple[Array, Bool]:
     """The pixels at `offsets` from each of some pixels.
 
     Parameters

@@ -1,0 +1,66 @@
+"""``fixpix correct``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as o
+
+FILLS = ("interpolate", "noise", "nan")
+
+
+def command(
+    paths: o.Paths,
+    auto: Annotated[bool, typer.Option("--auto", help="Also find bad pixels in the frames themselves.")] = False,
+    map_files: Annotated[
+        list[Path] | None,
+        typer.Option("--map", help="Map, mask, truth, or a folder of them; may be given several times."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the repaired frames.  [default: repaired]")] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Replace the frames themselves.")] = False,
+    method: Annotated[str, typer.Option(help="auto, mlp, least-squares, gradient, median.")] = "auto",
+    fill: Annotated[str, typer.Option(help="interpolate, noise (interpolate and add noise), nan (floats only).")] = "interpolate",
+    overwrite: o.Overwrite = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip frames whose output is there and whole.")] = False,
+    recurse: o.Recurse = False,
+    store: o.Store = None,
+    threshold: o.Threshold = None,
+    max_false: o.MaxFalse = None,
+    cfa: o.CfaOption = None,
+    black: o.Black = None,
+    white: o.White = None,
+    camera: o.Camera = None,
+    jobs: o.Jobs = 0,
+    max_memory: o.MaxMemory = None,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Repair bad pixels; everything else stays as it was, byte for byte.
+
+    Bad are the pixels of the camera's map in the store, or of the maps given;
+    with --auto also those that the frames show. Camera raws become DNG.
+
+    \b
+    Examples:
+      fixpix correct lights/
+      fixpix correct *.dng --auto --out clean
+      fixpix correct a.fits --map camera.map.fits --in-place
+    """
+    from .. import jobs as work
+    from ..errors import UsageError
+    from ..report import Report
+
+    if in_place and out is not None:
+        raise UsageError("give --out or --in-place, not both")
+    if fill not in FILLS:
+        raise UsageError(f"--fill {fill}: use {', '.join(FILLS)}")
+    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory)
+    folder = None if in_place else out or Path("repaired")
+    how = work.Repair(auto, tuple(map_files or ()), folder, method, fill, overwrite, resume)
+    report = Report("repaired", as_json, quiet, verbose)
+    report.follow(work.correct(paths, settings, how, store=o.store_folder(store), recurse=recurse))
+    report.close()
+    raise typer.Exit(report.exit_code)

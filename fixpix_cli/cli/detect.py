@@ -1,0 +1,51 @@
+"""``fixpix detect``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as o
+
+
+def command(
+    paths: o.Paths,
+    out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("masks"),
+    map_file: Annotated[
+        Path | None, typer.Option("--map", help="Add the bad pixels of this map or mask.", show_default=False)
+    ] = None,
+    probability: Annotated[bool, typer.Option("--probability", help="Add the probabilities as extension PROB.")] = False,
+    recurse: o.Recurse = False,
+    threshold: o.Threshold = None,
+    max_false: o.MaxFalse = None,
+    cfa: o.CfaOption = None,
+    black: o.Black = None,
+    white: o.White = None,
+    camera: o.Camera = None,
+    jobs: o.Jobs = 0,
+    max_memory: o.MaxMemory = None,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Find the bad pixels of each frame and write them as masks.
+
+    A mask is STEM.mask.fits with an int32 extension DQ; existing masks are replaced.
+
+    \b
+    Examples:
+      fixpix detect lights/
+      fixpix detect *.dng --probability --out found
+      fixpix detect frame.fits --cfa RGGB --max-false 5
+    """
+    from .. import jobs as work
+    from ..report import Report
+
+    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory)
+    report = Report("flagged", as_json, quiet, verbose)
+    report.follow(
+        work.detect(paths, settings, out=out, map_file=map_file, probability=probability, recurse=recurse)
+    )
+    report.close()
+    raise typer.Exit(report.exit_code)

@@ -1,0 +1,118 @@
+"""Options that several commands share, and what they mean to the library."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..jobs import Common
+
+Paths = Annotated[
+    list[str], typer.Argument(metavar="PATHS...", help="Frames: files, directories, globs.", show_default=False)
+]
+Recurse = Annotated[bool, typer.Option("-r", "--recurse", help="Go into subdirectories.")]
+Jobs = Annotated[int, typer.Option("-j", "--jobs", min=0, help="Processes; 0: as the machine has.", show_default=True)]
+Json = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout, nothing else there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Repeat every note for every frame.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan only; write nothing.")]
+Store = Annotated[
+    Path | None,
+    typer.Option("--store", envvar="FIXPIX_STORE", help="Folder of the camera maps.", show_default=False),
+]
+CfaOption = Annotated[
+    str | None,
+    typer.Option("--cfa", help="RGGB, GRBG, GBRG, BGGR, XTRANS, MONO, ...: where the file does not say."),
+]
+Black = Annotated[str | None, typer.Option("--black", help="Black level in DN: N, or N,N,N,N for a 2 x 2 tile.")]
+White = Annotated[float | None, typer.Option("--white", help="Saturation level in DN.")]
+Camera = Annotated[str | None, typer.Option("--camera", help="The camera's name: where the file does not say.")]
+Threshold = Annotated[
+    float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Mean probability that makes a pixel bad.")
+]
+MaxFalse = Annotated[
+    float | None, typer.Option("--max-false", min=0.0, help="Or: expected good pixels flagged per frame.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+MaxMemory = Annotated[
+    str | None, typer.Option("--max-memory", help="Memory for all processes together, e.g. 4G; lowers --jobs.")
+]
+
+#: A process at work on one frame takes about this much beside its samples, in bytes.
+_PER_PROCESS = 400_000_000
+
+
+def common(
+    cfa: str | None,
+    black: str | None,
+    white: float | None,
+    camera: str | None,
+    threshold: float | None,
+    max_false: float | None,
+    jobs: int,
+    dry_run: bool,
+    max_memory: str | None = None,
+) -> Common:
+    """The library's settings from the options.
+
+    Raises
+    ------
+    UsageError
+        A value makes no sense.
+    """
+    from ..cfa import Cfa
+    from ..jobs import Common
+    from ..mosaic import Assume
+    from ..workers import available
+
+    if threshold is not None and max_false is not None:
+        raise UsageError("give --threshold or --max-false, not both")
+    levels = None
+    if black is not None:
+        try:
+            levels = tuple(float(part) for part in black.split(","))
+        except ValueError:
+            raise UsageError(f"--black {black}: give a number, or four with commas") from None
+        if len(levels) not in (1, 4):
+            raise UsageError(f"--black {black}: give one number or four")
+    workers = jobs or available()
+    if max_memory is not None:
+        workers = max(1, min(workers, size(max_memory) // _PER_PROCESS))
+    assume = Assume(Cfa.parse(cfa) if cfa else None, levels, white, camera)
+    return Common(assume, threshold, max_false, workers, dry_run)
+
+
+def size(text: str) -> int:
+    """Bytes of ``500M``, ``4G``, ``2GiB`` or a plain number."""
+    units = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+    number = text.strip().upper().removesuffix("B").removesuffix("I")
+    unit = number[-1:] if number[-1:] in "KMGT" else ""
+    try:
+        return int(float(number.removesuffix(unit) if unit else number) * units[unit])
+    except ValueError:
+        raise UsageError(f"{text}: not a size; write 500M or 4G") from None
+
+
+def fraction(text: str) -> float:
+    """A rate: ``0.0001`` or ``0.01%``."""
+    try:
+        return float(text[:-1]) / 100 if text.strip().endswith("%") else float(text)
+    except ValueError:
+        raise UsageError(f"{text}: not a rate; write 0.0001 or 0.01%") from None
+
+
+def store_folder(store: Path | None) -> Path:
+    """The store that is asked for, or the platform's user-data folder."""
+    if store is not None:
+        return store
+    if home := os.environ.get("FIXPIX_STORE"):
+        return Path(home)
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("fixpix", appauthor=False)) / "maps"

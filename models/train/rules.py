@@ -1,0 +1,132 @@
+"""Fit the tables of the classical detector on the training cameras.
+
+    FIXPIX_DATA=... python models/train/rules.py
+
+writes fixpix_cli/tables.py: for each stage of the detector and each side
+(bright, dark) the log-likelihood ratio of bad against good at some values of
+the evidence t. Every training camera weighs the same; native outliers are left
+out; the damage is our own injection, relative and sensor kinds, d 0.3 to 0.9.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import rawpy
+import tifffile
+
+from fixpix_cli import classical, score
+from fixpix_cli.cfa import RGGB
+from fixpix_cli.inject import Injection, inject
+from fixpix_cli.mosaic import Area, Mosaic
+from fixpix_cli.noise import NoiseModel
+
+_FAR = (3, 3.5, 4, 5, 6, 8, 11, 16, 24, 40)
+EDGES = np.concatenate([[-1.0, -0.5, -0.2], np.arange(0.0, 1.0, 0.05), np.arange(1.0, 3.0, 0.125), _FAR])
+#: stage -> damage rates at which it is used
+STAGES = {
+    "extreme": (3e-4, 1e-3),
+    "trimmed": (0.01, 0.05, 0.2),
+    "second": (0.01, 0.05, 0.2),
+    "third": (0.01, 0.05, 0.2),
+}
+DAMAGE = [("relative", 0.3), ("relative", 0.5), ("relative", 0.7), ("relative", 0.9), ("sensor", 0.7)]
+
+
+def cameras(data: Path) -> dict[str, list[Mosaic]]:
+    """The training mosaics by camera; large frames are cut into a few crops."""
+    found: dict[str, list[Mosaic]] = {"S40": []}
+    for path in sorted((data / "raw").glob("canon_s40*.CRW")):
+        with rawpy.imread(str(path)) as raw:
+            found["S40"].append(Mosaic(raw.raw_image_visible.copy(), RGGB, ((32.0,),), 1023.0))
+    for name in ("gopro_hero7", "gopro_hero7black_a", "gopro_fusion_front"):
+        frame = Mosaic(tifffile.imread(data / "mosaic" / f"{name}.tif"), RGGB, ((0.0,),), 16383.0)
+        found[name] = [frame.cropped(Area(t, x, t + 1000, x + 2000)) for t, x in ((0, 0), (1000, 1000), (2000, 400))]
+    return found
+
+
+def histograms(frames: list[Mosaic], stage: str) -> dict[str, np.ndarray]:
+    """Counts over EDGES of good and bad pixels, by side."""
+    counts = {f"{side} {what}": np.zeros(len(EDGES) + 1) for side in ("bright", "dark") for what in ("good", "bad")}
+    for number, mosaic in enumerate(frames):
+        native = score.native_outliers(mosaic)
+        for rate in STAGES[stage]:
+            for kind, delta in DAMAGE:
+                spec = Injection(rate, delta, kind, seed=1000 * number + round(rate * 1e5))
+                damage = inject(mosaic, spec, frame_key=f"{number} {delta}")
+                bad = damage.dq != 0
+                noise = NoiseModel.of(mosaic.with_samples(damage.samples))
+                samples = classical._above_floor(mosaic.with_samples(damage.samples))
+                others = None
+                if stage in ("second", "third"):
+                    ratios = classical._ratios(samples, mosaic, noise, "trimmed")
+                    others = classical.trusted(samples, ratios)
+                if stage == "third":
+                    ratios = classical._ratios(samples, mosaic, noise, "second", others, fallback=ratios)
+                    others = classical.trusted(samples, ratios)
+                depth = classical.DEPTHS[stage]
+                t = {side: np.full(mosaic.shape, np.nan, np.float32) for side in ("bright", "dark")}
+                for band, position, bright, dark in classical.scores(samples, mosaic, noise, depth, others):
+                    band.put(t["bright"], position, np.where(bright >= dark, bright, np.nan))
+                    band.put(t["dark"], position, np.where(bright < dark, dark, np.nan))
+                for side, values in t.items():
+                    for what, chosen in (("good", ~bad & ~native), ("bad", bad)):
+                        v = values[chosen]
+                        v = v[np.isfinite(v)]
+                        counts[f"{side} {what}"] += np.bincount(np.searchsorted(EDGES, v), minlength=len(EDGES) + 1)
+    return counts
+
+
+def ratio(good: np.ndarray, bad: np.ndarray, total_good: float, total_bad: float) -> np.ndarray:
+    """Log-likelihood ratio at EDGES from counts between them, smoothed and made to rise with t."""
+    kernel = np.array([0.25, 0.5, 0.25])
+    g, b = (np.convolve(c, kernel, "same") for c in (good / total_good, bad / total_bad))
+    g, b = (g[1:] + g[:-1]) / 2, (b[1:] + b[:-1]) / 2
+    r = np.log((b + 1e-7) / (g + 1e-7))
+    weight = g + b + 1e-9
+    for _ in range(len(r)):  # pool adjacent violators
+        fall = np.flatnonzero(np.diff(r) < -1e-9)
+        if not len(fall):
+            break
+        for i in fall:
+            mean = (r[i] * weight[i] + r[i + 1] * weight[i + 1]) / (weight[i] + weight[i + 1])
+            r[i] = r[i + 1] = mean
+    return np.maximum.accumulate(np.clip(r, -12, 16))
+
+
+def main() -> None:
+    data = Path(os.environ.get("FIXPIX_DATA") or sys.exit("set FIXPIX_DATA to the data folder"))
+    target = Path(classical.__file__).with_name("tables.py")
+    mosaics = cameras(data)
+    tables = {"edges": EDGES}
+    for stage in STAGES:
+        per_camera = [histograms(frames, stage) for frames in mosaics.values()]
+        total: dict[str, np.ndarray] = {}
+        for counts in per_camera:
+            good = counts["bright good"].sum() + counts["dark good"].sum()
+            bad = counts["bright bad"].sum() + counts["dark bad"].sum()
+            for key, value in counts.items():
+                total[key] = total.get(key, 0) + value / (good if key.endswith("good") else bad) / len(per_camera)
+        for side in ("bright", "dark"):
+            tables[f"{stage} {side}"] = ratio(total[f"{side} good"], total[f"{side} bad"], 1.0, 1.0)
+        write(target, tables)
+        classical.RULE_TABLES.update({key: tuple(map(float, value)) for key, value in tables.items()})
+        print(stage, "fitted")
+
+
+def write(target: Path, tables: dict[str, np.ndarray]) -> None:
+    lines = ['"""Floor 1. Log-likelihood ratios of the classical detector; written by models/train/rules.py."""', ""]
+    lines += ["RULE_TABLES: dict[str, tuple[float, ...]] = {"]
+    for key, values in tables.items():
+        lines.append(f'    "{key}": (')
+        text = [f"{v:.4g}," for v in values]
+        lines += ["        " + " ".join(text[i : i + 10]) for i in range(0, len(text), 10)]
+        lines.append("    ),")
+    target.write_text("\n".join([*lines, "}", ""]))
+
+
+if __name__ == "__main__":
+    main()
