@@ -1,0 +1,512 @@
+"""Floor 2. The strips and tiles of a TIFF or DNG: decode all, re-encode only the touched ones.
+
+The keeper of imagecodecs. Every re-encoded segment is decoded again and
+compared before it is written. A segment that does not fit its old place goes
+into room that other touched segments leave, the rest to the end of the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import lzma
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import RefusedError, UnreadableError
+from ..mosaic import Array, Edit
+from .ifd import Entry, Ifd, Tree
+
+NONE, LZW, JPEG, DEFLATE, PACKBITS, DEFLATE_OLD, LZMA, ZSTD = 1, 5, 7, 8, 32773, 32946, 34925, 50000
+_NAMES = {
+    2: "CCITT",
+    3: "CCITT fax",
+    4: "CCITT fax",
+    6: "old-style JPEG",
+    34892: "lossy JPEG",
+    34933: "PNG",
+    52546: "JPEG XL",
+    9: "VC-5",
+    34713: "Nikon NEF compression",
+    50002: "JPEG XL",
+}
+_HANDLED = (NONE, LZW, JPEG, DEFLATE, PACKBITS, DEFLATE_OLD, LZMA, ZSTD)
+#: A frame may not claim more samples than this per byte of the file, and never more than 2^31.
+_MOST_PER_BYTE, _MOST_SAMPLES = 2000, 1 << 31
+
+
+@dataclass(frozen=True)
+class Raster:
+    """How the samples of one directory are stored.
+
+    height, width : pixels; samples : per pixel; bits : per sample;
+    dtype : native type of the decoded samples; block : (rows, cols) of a
+    segment; across : segments per row; offsets, counts : of the segments.
+    """
+
+    order: str
+    height: int
+    width: int
+    samples: int
+    bits: int
+    dtype: Any
+    compression: int
+    predictor: int
+    block: tuple[int, int]
+    tiled: bool
+    across: int
+    offsets: tuple[int, ...]
+    counts: tuple[int, ...]
+    offsets_entry: Entry
+    counts_entry: Entry
+
+    def shape_of(self, index: int) -> tuple[int, int, int]:
+        """Rows, columns and samples stored in a segment (tiles are padded, the last strip is cut)."""
+        rows, cols = self.block
+        if not self.tiled:
+            rows = min(rows, self.height - index * rows)
+        return rows, cols, self.samples
+
+    def corner(self, index: int) -> tuple[int, int]:
+        """Frame coordinates of a segment's first pixel."""
+        return index // self.across * self.block[0], index % self.across * self.block[1]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of an uncompressed row of a segment."""
+        return (self.block[1] * self.samples * self.bits + 7) // 8
+
+
+def raster_of(tree: Tree, ifd: Ifd) -> Raster:
+    """The storage of a directory's image, checked for sense.
+
+    Raises
+    ------
+    UnreadableError
+        The directory contradicts itself or the file.
+    RefusedError
+        A compression, bit depth or layout that is not handled, by name.
+    """
+    path = tree.path
+
+    def one(tag: int, default: int) -> int:
+        values = tree.values(ifd, tag)
+        return int(values[0]) if values else default
+
+    height, width, samples = one(257, 0), one(256, 0), one(277, 1)
+    if height <= 0 or width <= 0 or not 1 <= samples <= 16:
+        raise UnreadableError(f"{path}: is damaged (an image of {width} x {height} x {samples})")
+    total = height * width * samples
+    if total > _MOST_SAMPLES or total > len(tree.data) * _MOST_PER_BYTE:
+        raise UnreadableError(f"{path}: claims {width} x {height} pixels, too many for a file of {len(tree.data)} bytes")
+    depths = set(tree.values(ifd, 258)) or {1}
+    formats = set(tree.values(ifd, 339)) or {1}
+    if len(depths) != 1 or len(formats) != 1:
+        raise RefusedError(f"{path}: has channels of different depths")
+    bits, form = int(depths.pop()), int(formats.pop())
+    compression, predictor = one(259, 1), one(317, 1)
+    if compression not in _HANDLED:
+        name = _NAMES.get(compression, f"compression {compression}")
+        raise RefusedError(f"{path}: {name} cannot be rewritten without touching good pixels")
+    dtype = _dtype(path, bits, form)
+    if bits not in (8, 16, 32, 64) and compression not in (NONE, JPEG):
+        raise RefusedError(f"{path}: {bits}-bit samples with compression {compression} are not handled")
+    if predictor not in (1, 2, 3):
+        raise RefusedError(f"{path}: predictor {predictor} is not handled")
+    if samples > 1 and one(284, 1) != 1:
+        raise RefusedError(f"{path}: separate colour planes are not handled")
+    tiled = 322 in ifd.entries
+    block = (one(323, 0), one(322, 0)) if tiled else (min(one(278, height), height), width)
+    if block[0] <= 0 or block[1] <= 0 or block[0] * block[1] > 64 * max(total, 1 << 20):
+        raise UnreadableError(f"{path}: is damaged (segments of {block[1]} x {block[0]})")
+    across, down = -(-width // block[1]), -(-height // block[0])
+    where, size = (324, 325) if tiled else (273, 279)
+    if where not in ifd.entries or size not in ifd.entries:
+        raise UnreadableError(f"{path}: is damaged (it does not say where its pixels are)")
+    offsets, counts = tree.values(ifd, where), tree.values(ifd, size)
+    if len(offsets) != across * down or len(counts) != across * down:
+        raise UnreadableError(f"{path}: is damaged ({len(offsets)} segments where {across * down} are needed)")
+    for offset, count in zip(offsets, counts, strict=True):
+        if not count or offset + count > len(tree.data):
+            raise UnreadableError(f"{path}: is truncated (pixels are missing)")
+    raster = Raster(
+        tree.order, height, width, samples, bits, dtype, compression, predictor, block, tiled, across,
+        offsets, counts, ifd.entries[where], ifd.entries[size],
+    )  # fmt: skip
+    if compression == NONE:
+        for index, count in enumerate(counts):
+            if count < raster.shape_of(index)[0] * raster.row_bytes:
+                raise UnreadableError(f"{path}: is truncated (a strip or tile is too short)")
+    return raster
+
+
+def _dtype(path: Path, bits: int, form: int) -> Any:
+    if form == 3 and bits in (16, 32, 64):
+        return np.dtype(f"f{bits // 8}")
+    if form == 2 and bits in (8, 16, 32):
+        return np.dtype(f"i{bits // 8}")
+    if form in (1, 4) and bits == 32:
+        return np.dtype(np.uint32)
+    if form in (1, 4) and 8 <= bits <= 16:
+        return np.dtype(np.uint8 if bits == 8 else np.uint16)
+    raise RefusedError(f"{path}: {bits}-bit samples of format {form} are not handled")
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """What codecs raise on damaged data becomes one error of ours."""
+    try:
+        yield
+    except (ValueError, RuntimeError, zlib.error, lzma.LZMAError, struct.error, EOFError, IndexError, TypeError) as error:
+        raise UnreadableError(f"{path}: a strip or tile cannot be decoded ({error})") from error
+
+
+def read(tree: Tree, raster: Raster) -> Array:
+    """(H, W, S) samples of the whole image, in native byte order.
+
+    Raises
+    ------
+    UnreadableError
+        A segment is damaged.
+    """
+    out = np.empty((raster.height, raster.width, raster.samples), raster.dtype)
+
+    def fill(index: int) -> None:
+        block = decode(tree, raster, index)
+        top, left = raster.corner(index)
+        rows, cols = min(block.shape[0], raster.height - top), min(block.shape[1], raster.width - left)
+        out[top : top + rows, left : left + cols] = block[:rows, :cols]
+
+    segments = range(len(raster.offsets))
+    if raster.compression == NONE or len(segments) == 1:
+        for index in segments:
+            fill(index)
+    else:
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            list(pool.map(fill, segments))
+    return out
+
+
+def decode(tree: Tree, raster: Raster, index: int, data: bytes | None = None) -> Array:
+    """(rows, cols, S) samples of one segment; of `data` instead of the file's bytes where given."""
+    if data is None:
+        start = raster.offsets[index]
+        data = bytes(tree.data[start : start + raster.counts[index]])
+    with _translated(tree.path):
+        return _decode(tree.path, raster, raster.shape_of(index), data)
+
+
+def _decode(path: Path, raster: Raster, shape: tuple[int, int, int], data: bytes) -> Array:
+    rows, cols, samples = shape
+    if raster.compression == JPEG:
+        return _ljpeg_decode(path, raster, shape, data)
+    plain = _unpack(raster, data, rows * raster.row_bytes)
+    if len(plain) < rows * raster.row_bytes:
+        raise ValueError(f"{len(plain)} bytes instead of {rows * raster.row_bytes}")
+    if raster.bits not in (8, 16, 32, 64):
+        return _unpack_bits(plain, raster, rows).reshape(shape)
+    if raster.predictor == 3:
+        return _float_decode(plain, raster, rows).reshape(shape)
+    stored = raster.dtype.newbyteorder(raster.order)
+    values = np.frombuffer(plain, stored, rows * cols * samples).reshape(shape).astype(raster.dtype)
+    if raster.predictor == 2:
+        unsigned = values.view(f"u{values.itemsize}")
+        values = np.cumsum(unsigned, axis=1, dtype=unsigned.dtype).view(raster.dtype)
+    return values
+
+
+def encode(tree: Tree, raster: Raster, index: int, values: Array) -> bytes:
+    """The bytes of one segment with new (rows, cols, S) samples, checked by decoding them again.
+
+    Raises
+    ------
+    RefusedError
+        The codec does not give back what was put in.
+    """
+    start = raster.offsets[index]
+    old = bytes(tree.data[start : start + raster.counts[index]])
+    try:
+        data = _encode(raster, raster.shape_of(index), values, old)
+        again = _decode(tree.path, raster, raster.shape_of(index), data)
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise RefusedError(f"{tree.path}: a strip or tile cannot be encoded again ({error})") from error
+    if again.tobytes() != np.ascontiguousarray(values).tobytes():
+        raise RefusedError(f"{tree.path}: a strip or tile does not survive encoding; nothing was written")
+    return data
+
+
+def _encode(raster: Raster, shape: tuple[int, int, int], values: Array, old: bytes) -> bytes:
+    rows = shape[0]
+    if raster.compression == JPEG:
+        return _ljpeg_encode(shape, values, old)
+    if raster.bits not in (8, 16, 32, 64):
+        plain = _pack_bits(values.reshape(rows, -1), raster.bits)
+        return plain + old[len(plain) :]
+    if raster.predictor == 3:
+        plain = _float_encode(values.reshape(rows, -1), raster)
+    else:
+        if raster.predictor == 2:
+            unsigned = values.view(f"u{values.itemsize}")
+            values = np.concatenate([unsigned[:, :1], unsigned[:, 1:] - unsigned[:, :-1]], axis=1)
+        stored = values.dtype.newbyteorder(raster.order)
+        plain = np.ascontiguousarray(values.astype(stored)).tobytes()
+    if raster.compression == NONE:
+        return plain + old[len(plain) :]
+    return _pack(raster, plain, old)
+
+
+def _unpack(raster: Raster, data: bytes, size: int) -> bytes:
+    """Undo the lossless byte compression; never more than `size` bytes and a little."""
+    import imagecodecs
+
+    kind = raster.compression
+    if kind == NONE:
+        return data
+    if kind in (DEFLATE, DEFLATE_OLD):
+        return zlib.decompressobj().decompress(data, size)
+    if kind == LZMA:
+        return lzma.LZMADecompressor().decompress(data, size)
+    out = bytearray(size)
+    if kind == LZW:
+        return bytes(imagecodecs.lzw_decode(data, out=size))
+    if kind == ZSTD:
+        return bytes(imagecodecs.zstd_decode(data, out=out))
+    return bytes(imagecodecs.packbits_decode(data, out=size))
+
+
+def _pack(raster: Raster, plain: bytes, old: bytes) -> bytes:
+    import imagecodecs
+
+    kind = raster.compression
+    if kind in (DEFLATE, DEFLATE_OLD):
+        return zlib.compress(plain, {0x01: 1, 0x5E: 4, 0xDA: 9}.get(old[1], 6))
+    if kind == LZMA:
+        return lzma.compress(plain)
+    if kind == LZW:
+        return bytes(imagecodecs.lzw_encode(plain))
+    if kind == ZSTD:
+        return bytes(imagecodecs.zstd_encode(plain, level=9))
+    rows = len(plain) // raster.row_bytes
+    width = raster.row_bytes
+    return b"".join(bytes(imagecodecs.packbits_encode(plain[r * width : (r + 1) * width])) for r in range(rows))
+
+
+def _unpack_bits(data: bytes, raster: Raster, rows: int) -> Array:
+    """(rows, samples per row) uint16 from rows of packed samples, high bit first."""
+    count = raster.block[1] * raster.samples
+    out = np.empty((rows, count), np.uint16)
+    weights = (1 << np.arange(raster.bits - 1, -1, -1)).astype(np.uint16)
+    packed = np.frombuffer(data, np.uint8, rows * raster.row_bytes).reshape(rows, raster.row_bytes)
+    for top in range(0, rows, 64):
+        bits = np.unpackbits(packed[top : top + 64], axis=1, count=count * raster.bits)
+        out[top : top + 64] = bits.reshape(-1, count, raster.bits) @ weights
+    return out
+
+
+def _pack_bits(values: Array, bits: int) -> bytes:
+    """Rows of packed samples, high bit first, each row filled up to whole bytes."""
+    shifts = np.arange(bits - 1, -1, -1)
+    parts = []
+    for top in range(0, len(values), 64):
+        some = values[top : top + 64, :, None].astype(np.uint16)
+        parts.append(np.packbits(((some >> shifts) & 1).astype(np.uint8).reshape(len(some), -1), axis=1).tobytes())
+    return b"".join(parts)
+
+
+def _float_decode(data: bytes, raster: Raster, rows: int) -> Array:
+    """Undo predictor 3 (Adobe Photoshop TIFF technical note 3): bytes by significance, differenced along the row."""
+    size, step = raster.dtype.itemsize, raster.samples
+    count = raster.block[1] * step
+    packed = np.frombuffer(data, np.uint8, rows * count * size).reshape(rows, -1, step)
+    planes = np.cumsum(packed, axis=1, dtype=np.uint8).reshape(rows, size, count)
+    big = np.ascontiguousarray(planes.transpose(0, 2, 1)).view(f">f{size}")
+    return big.reshape(rows, count).astype(raster.dtype)
+
+
+def _float_encode(values: Array, raster: Raster) -> bytes:
+    rows, count = values.shape
+    size, step = raster.dtype.itemsize, raster.samples
+    parts = values.astype(f">f{size}").view(np.uint8).reshape(rows, count, size)
+    planes = np.ascontiguousarray(parts.transpose(0, 2, 1)).reshape(rows, -1, step)
+    return np.concatenate([planes[:, :1], planes[:, 1:] - planes[:, :-1]], axis=1).tobytes()
+
+
+def _ljpeg_header(data: bytes) -> tuple[int, int, int, int, int]:
+    """Precision, height, width, components and predictor of a lossless JPEG (ITU-T T.81, annexes B and H)."""
+    if data[:2] != b"\xff\xd8":
+        raise ValueError("no JPEG")
+    place, frame = 2, None
+    while place + 4 <= len(data):
+        if data[place] != 0xFF:
+            raise ValueError("damaged JPEG markers")
+        marker = data[place + 1]
+        length = struct.unpack_from(">H", data, place + 2)[0]
+        if marker in (0xC0, 0xC1, 0xC2):
+            raise ValueError("lossy JPEG")
+        if marker == 0xC3:
+            frame = struct.unpack_from(">BHHB", data, place + 4)
+        if marker == 0xDA:
+            if frame is None:
+                raise ValueError("JPEG without a frame header")
+            components = data[place + 4]
+            return (*frame, data[place + 5 + 2 * components])
+        place += 2 + length
+    raise ValueError("truncated JPEG")
+
+
+def _ljpeg_decode(path: Path, raster: Raster, shape: tuple[int, int, int], data: bytes) -> Array:
+    import imagecodecs
+
+    try:
+        precision, height, width, components, _ = _ljpeg_header(data)
+    except ValueError as error:
+        if "lossy" in str(error):
+            raise RefusedError(f"{path}: lossy JPEG cannot be rewritten without touching good pixels") from error
+        raise
+    rows, cols, samples = shape
+    if height * width * components != rows * cols * samples:
+        raise ValueError(f"a JPEG of {width} x {height} x {components} in a tile of {cols} x {rows} x {samples}")
+    # Truncated entropy data decodes silently into wrong pixels: demand the end marker.
+    if b"\xff\xd9" not in data[-16:]:
+        raise ValueError("truncated JPEG, its end marker is missing")
+    del precision
+    block = np.asarray(imagecodecs.jpeg8_decode(data))
+    return block.reshape(shape).astype(raster.dtype, copy=False)
+
+
+def _ljpeg_encode(shape: tuple[int, int, int], values: Array, old: bytes) -> bytes:
+    """Encode with the old tile's geometry, precision and predictor."""
+    import imagecodecs
+
+    precision, height, width, components, predictor = _ljpeg_header(old)
+    block = np.ascontiguousarray(values.reshape(height, width, components))
+    if precision <= 8:
+        block = block.astype(np.uint8)
+    if components == 1:
+        block = block[..., 0]
+    colours = {"colorspace": "RGB", "outcolorspace": "RGB"} if components == 3 else {}
+    return bytes(
+        imagecodecs.jpeg8_encode(block, lossless=True, predictor=predictor, bitspersample=precision, **colours)
+    )
+
+
+# ---------------------------------------------------------------- writing
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Bytes to write at a place of the file."""
+
+    place: int
+    data: bytes
+
+
+def patches(tree: Tree, raster: Raster, edits: Sequence[Edit]) -> list[Patch]:
+    """What to write where so that the edited pixels change; `edits` has one item per sample of a pixel.
+
+    Uncompressed samples of whole bytes are patched one by one; other touched
+    segments are encoded again and placed.
+    """
+    rows = np.concatenate([edit.rows for edit in edits])
+    cols = np.concatenate([edit.cols for edit in edits])
+    channel = np.concatenate([np.full(len(edit), number) for number, edit in enumerate(edits)])
+    values = np.concatenate([edit.values for edit in edits]).astype(raster.dtype)
+    if raster.bits < 16 and len(values) and raster.dtype.kind == "u" and int(values.max()) >= 1 << raster.bits:
+        raise ValueError(f"a value of {int(values.max())} does not fit {raster.bits} bits")
+    index = rows // raster.block[0] * raster.across + cols // raster.block[1]
+    if raster.compression == NONE and raster.bits in (8, 16, 32, 64) and raster.predictor == 1:
+        return _byte_patches(raster, rows, cols, channel, values, index)
+    made: dict[int, bytes] = {}
+    for segment in np.unique(index):
+        block = decode(tree, raster, int(segment)).copy()
+        top, left = raster.corner(int(segment))
+        mine = index == segment
+        block[rows[mine] - top, cols[mine] - left, channel[mine]] = values[mine]
+        made[int(segment)] = encode(tree, raster, int(segment), block)
+    return _placed(tree, raster, made)
+
+
+def _byte_patches(raster: Raster, rows: Array, cols: Array, channel: Array, values: Array, index: Array) -> list[Patch]:
+    size = raster.dtype.itemsize
+    stored = values.astype(raster.dtype.newbyteorder(raster.order))
+    inside = (rows % raster.block[0]) * raster.row_bytes + (
+        (cols % raster.block[1]) * raster.samples + channel
+    ) * size
+    places = np.asarray(raster.offsets)[index] + inside
+    order = np.argsort(places, kind="stable")
+    places, stored = places[order], stored[order]
+    # Neighbouring samples become one patch.
+    cuts = np.flatnonzero(np.diff(places) != size) + 1
+    starts = np.concatenate([[0], cuts]).astype(int)
+    ends = np.concatenate([cuts, [len(places)]]).astype(int)
+    return [Patch(int(places[a]), stored[a:b].tobytes()) for a, b in zip(starts, ends, strict=True) if b > a]
+
+
+def _placed(tree: Tree, raster: Raster, made: dict[int, bytes]) -> list[Patch]:
+    """Find room for re-encoded segments: their own places, merged; what is left over goes to the end."""
+    offsets, counts = list(raster.offsets), list(raster.counts)
+    result: list[Patch] = []
+    homeless = []
+    if raster.compression == NONE:
+        return [Patch(offsets[i], data) for i, data in made.items()]
+    if all(len(data) <= counts[i] for i, data in made.items()):
+        homes = {i: offsets[i] for i in made}
+    else:
+        rooms = _merged([(offsets[i], counts[i]) for i in made], offsets, set(made))
+        homes = {}
+        for i in sorted(made, key=lambda i: -len(made[i])):
+            need = len(made[i])
+            room = next((n for n, (_, size) in enumerate(rooms) if size >= need), None)
+            if room is None:
+                homeless.append(i)
+                continue
+            start, size = rooms[room]
+            homes[i] = start
+            rooms[room] = (start + need, size - need)
+    end = len(tree.data)
+    for i in sorted(homeless):
+        end += end % 2
+        homes[i] = end
+        end += len(made[i])
+    if end >= 1 << 32 and not tree.big:
+        raise RefusedError(f"{tree.path}: would grow beyond the 4 GB of a classic TIFF")
+    for i, data in made.items():
+        offsets[i], counts[i] = homes[i], len(data)
+        result.append(Patch(homes[i], data))
+    if tuple(offsets) != raster.offsets:
+        result.append(Patch(raster.offsets_entry.place, tree.pack(raster.offsets_entry, offsets)))
+    if tuple(counts) != raster.counts:
+        result.append(Patch(raster.counts_entry.place, tree.pack(raster.counts_entry, counts)))
+    return result
+
+
+def _merged(rooms: list[tuple[int, int]], offsets: list[int], touched: set[int]) -> list[tuple[int, int]]:
+    """Free extents with touching ones joined; a place shared with an untouched segment is no room."""
+    kept = {offset for i, offset in enumerate(offsets) if i not in touched}
+    out: list[tuple[int, int]] = []
+    for start, size in sorted(rooms):
+        if start in kept:
+            continue
+        # A byte of padding between segments joins them, too.
+        if out and 0 <= start - (out[-1][0] + out[-1][1]) <= 1:
+            out[-1] = (out[-1][0], start + size - out[-1][0])
+        elif not out or start >= out[-1][0] + out[-1][1]:
+            out.append((start, size))
+    return out
+
+
+def write(source: Path, temporary: Path, changes: Sequence[Patch]) -> None:
+    """Copy `source` and apply the patches."""
+    shutil.copyfile(source, temporary)
+    with open(temporary, "r+b") as stream:
+        for patch in sorted(changes, key=lambda p: p.place):
+            stream.seek(patch.place)
+            stream.write(patch.data)
