@@ -81,7 +81,7 @@ def detect(mosaic: Mosaic) -> Detection:
         suspects, crowded = _ratios(samples, light, noise, "trimmed"), True
     if crowded:
         ratios = suspects
-        for stage in ("second", "third"):
+        for stage in ("second", "third", "third"):
             ratios = _ratios(samples, light, noise, stage, trusted(samples, ratios), fallback=ratios)
         rate = _rate(ratios)
     probability = np.zeros(mosaic.shape, np.float32)
@@ -174,16 +174,20 @@ def _ratios(
     return out
 
 
-_LEAST = np.float32(-12.0)
+#: Ratio of a pixel that cannot be judged, and from which on a case is clear.
+_LEAST, _CLEAR = np.float32(-12.0), np.float32(3.0)
 
 
 def _rate(ratios: Float32) -> float:
-    """The damage rate under which the ratios explain themselves (expectation maximisation), from a sample."""
-    finite = ratios[np.isfinite(ratios)]
-    sparse = finite if finite.size < 4_000_000 else finite[:: finite.size // 2_000_000]
-    # Most pixels are alike: a histogram makes the iteration cheap.
-    counts, edges = np.histogram(sparse, bins=400, range=(-14.0, 20.0))
-    centres, total = (edges[:-1] + edges[1:]) / 2, max(1, counts.sum())
+    """The damage rate under which the clear cases explain themselves (expectation maximisation).
+
+    Weak ratios are left out: in a frame of pure noise ordinary pixels have
+    many of them, and the iteration would run away to a rate of one half.
+    """
+    clear = ratios[ratios >= _CLEAR]
+    # Most ratios are alike: a histogram makes the iteration cheap.
+    counts, edges = np.histogram(clear, bins=400, range=(float(_CLEAR), 20.0))
+    centres, total = (edges[:-1] + edges[1:]) / 2, max(1, int(np.count_nonzero(np.isfinite(ratios))))
     rate = 0.01
     for _ in range(60):
         update = float((counts * _sigmoid(centres + _logit(rate))).sum() / total)

@@ -1,0 +1,106 @@
+"""Floor 2. Correctors that ask a net. They answer; `repair.repair` writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from .. import normalise
+from ..cfa import Cfa
+from ..errors import FrameError, ModelError
+from ..mosaic import Array, Bool, Mosaic
+from ..repair import repairable
+from . import registry
+from .sessions import Session, open_session
+
+#: Windows per call of the net: small enough for the processor's cache.
+BATCH = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class MlpCorrector:
+    """A `repair.Corrector` that refines the frame's own linear prediction by a small net.
+
+    Parameters
+    ----------
+    session : Session
+    """
+
+    session: Session
+
+    @classmethod
+    def open(cls, name: str | Path = "mlp", threads: int = 1) -> MlpCorrector:
+        """A shipped model by name (verified) or a user's own .onnx by path.
+
+        Raises
+        ------
+        ModelError
+        """
+        blob = registry.read(str(name))
+        session = open_session(blob.data, str(blob.path), blob.sha256, threads)
+        if (session.card.task, session.card.family) != ("correct", "mlp"):
+            raise ModelError(f"{blob.path}: a {session.card.family} to {session.card.task}, not an mlp corrector")
+        return cls(session)
+
+    def supports(self, cfa: Cfa) -> bool:
+        """Whether the net knows this pattern: mono and Bayer; not X-Trans, not Quad-Bayer."""
+        return normalise.supports(cfa) and ("MONO" if cfa.is_mono else "RGGB") in self.session.card.cfa
+
+    @property
+    def default_up_to(self) -> float | None:
+        """The greatest damage rate up to which the card shows that it beats least squares; None: nowhere."""
+        return self.session.card.best_below_rate
+
+    def __call__(self, mosaic: Mosaic, bad: Bool) -> Array:
+        """Values for the bad pixels.
+
+        Parameters
+        ----------
+        mosaic : Mosaic
+        bad : (H, W) bool array
+
+        Returns
+        -------
+        (N,) float64 array, DN
+            In row order; NaN where the net has no answer (no good pixel in the
+            window, outside the active area): `repair` then widens.
+
+        Raises
+        ------
+        FrameError
+            The net does not know the CFA.
+        """
+        if not self.supports(mosaic.cfa):
+            raise FrameError(f"the mlp corrector knows mono and Bayer, not {mosaic.cfa.name}: use least-squares")
+        values = np.full(mosaic.shape, np.nan)
+        area = mosaic.active.slices
+        inside = repairable(mosaic, bad)[area]
+        if inside.any():
+            rows, cols = np.nonzero(inside)
+            values[area][rows, cols] = self._answers(mosaic.light(), inside, rows, cols)
+        return values[np.nonzero(bad)]
+
+    def _answers(self, light: Mosaic, bad: Bool, rows: Array, cols: Array) -> Array:
+        filled = normalise.fill(light, bad)
+        out = np.empty(len(rows))
+        for start in range(0, len(rows), BATCH):
+            part = slice(start, start + BATCH)
+            r, c = rows[part], cols[part]
+            features, unit = normalise.encode(filled, r, c)
+            out[part] = normalise.decode(filled, r, c, self.session.run(features), unit)
+        return out
+
+
+@cache
+def shipped_mlp() -> MlpCorrector:
+    """The shipped mlp corrector, opened once per process.
+
+    Raises
+    ------
+    ModelError
+        It is missing or not what SHA256SUMS says.
+    """
+    return MlpCorrector.open("mlp")
