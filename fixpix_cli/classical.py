@@ -7,14 +7,15 @@ noise make of an ordinary pixel::
     t = excess / (0.5 range + 0.3 |level| + 3 sigma)
 
 At damage rates beyond a fraction of a percent neighbours are bad, too. Then
-the range is first taken without the two greatest and the two least, in a
+the range is first that of the middle six of sixteen neighbours, in a
 second pass without the neighbours that the first one suspected and without
 the extremes of the others, in a third without those that the second suspected.
 
 A table turns t into a log-likelihood ratio; with the frame's own damage rate
 as the prior that gives a probability. So the threshold in t moves with the
 rate by itself. The tables were fitted on the training cameras by
-``python models/train/rules.py`` (bright and dark excess apart).
+``python models/train/rules.py`` with bright and dark excess in one table, since the
+rarer side would else be judged by too few cases.
 
 The level is counted from the black level or, where that is higher, from the
 frame's own floor: a dark frame whose header states no black level would
@@ -28,20 +29,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cfa import Offset
+from .cfa import Cfa, Offset
 from .mosaic import Array, Float32, Mosaic
 from .noise import NoiseModel
 from .planes import Band, bands, ranked
 from .tables import RULE_TABLES
 
-#: Offsets reach this far at most (X-Trans red and blue), in pixels.
-_RADIUS = 6
-_NEIGHBOURS = 8
-#: Above this damage rate neighbours are taken for suspects, too. The extremes of a crowded
-#: neighbourhood hide its damage, so the trimmed range has a say; it overrates textures.
-CROWDED, SURELY_CROWDED = 0.003, 0.03
-#: stage -> the range runs from the depth-th least to the depth-th greatest neighbour
-DEPTHS = {"extreme": 1, "trimmed": 3, "second": 2, "third": 1}
+#: Above this damage rate neighbours are taken for suspects, too.
+CROWDED = 0.003
+#: stage -> how many of the nearest same-colour neighbours make the range, and from which rank to which
+STAGES = {"extreme": (8, 1), "trimmed": (16, 6), "second": (8, 2), "third": (8, 1)}
 LEAST_RATE, GREATEST_RATE = 1e-6, 0.95
 
 
@@ -74,13 +71,8 @@ def detect(mosaic: Mosaic) -> Detection:
     samples = _above_floor(light)
     ratios = _ratios(samples, light, noise, "extreme")
     rate = _rate(ratios)
-    if rate < CROWDED:
-        suspects = _ratios(samples, light, noise, "trimmed")
-        crowded = _rate(suspects) >= SURELY_CROWDED
-    else:
-        suspects, crowded = _ratios(samples, light, noise, "trimmed"), True
-    if crowded:
-        ratios = suspects
+    if rate >= CROWDED:
+        ratios = _ratios(samples, light, noise, "trimmed")
         for stage in ("second", "third", "third"):
             ratios = _ratios(samples, light, noise, stage, trusted(samples, ratios), fallback=ratios)
         rate = _rate(ratios)
@@ -107,44 +99,44 @@ def trusted(samples: Float32, ratios: Float32) -> Float32:
 
 
 def scores(
-    samples: Float32, light: Mosaic, noise: NoiseModel, depth: int, neighbours_of: Float32 | None = None
-) -> Iterator[tuple[Band, Offset, Float32, Float32]]:
-    """Band by band and tile position by tile position, the evidence t of bright and of dark excess.
+    samples: Float32, cfa: Cfa, noise: NoiseModel, stage: str, neighbours_of: Float32 | None = None
+) -> Iterator[tuple[Band, Offset, Float32]]:
+    """Band by band and tile position by tile position, the evidence t.
 
     Parameters
     ----------
     samples : (H, W) float32 array, DN above the floor
-    light : Mosaic
-        Its CFA is used.
-    depth : int
-        The range runs from the depth-th least to the depth-th greatest neighbour.
+    cfa : Cfa
+    noise : NoiseModel
+    stage : str
+        One of `STAGES`.
     neighbours_of : (H, W) float32 array, optional
         Where the neighbours are taken from; NaN ones count for nothing.
 
     Yields
     ------
-    band, position, bright, dark : the (h, w) float32 scores, NaN where undecidable
+    band, position, t : the (h, w) float32 scores, NaN where undecidable
     """
-    pairs = zip(
-        bands(samples, light.cfa, _RADIUS),
-        bands(samples if neighbours_of is None else neighbours_of, light.cfa, _RADIUS),
-        strict=True,
-    )
+    count, depth = STAGES[stage]
+    near = {position: cfa.nearest(*position, count) for position in cfa.positions}
+    radius = max(max(abs(r), abs(c)) for offsets in near.values() for r, c in offsets)
+    own_bands = bands(samples, cfa, radius)
+    other_bands = own_bands if neighbours_of is None else bands(neighbours_of, cfa, radius)
+    pairs = ((band, band) for band in own_bands) if neighbours_of is None else zip(own_bands, other_bands, strict=True)
     for own, others in pairs:
-        for position in light.cfa.positions:
+        for position in cfa.positions:
             pixel = own.view(position)
             if not pixel.size:
                 continue
-            near = light.cfa.nearest(*position, _NEIGHBOURS)
-            least, greatest = ranked([others.view(position, o) for o in near], depth)
+            least, greatest = ranked([others.view(position, o) for o in near[position]], depth)
             low, high = least[-1], greatest[-1]
             with np.errstate(invalid="ignore"):
                 common = 0.5 * np.maximum(high - low, 0) + 3 * noise.sigma((high + low) / 2).astype(np.float32)
                 bright = (pixel - high) / (common + 0.3 * np.abs(high))
                 dark = (low - pixel) / (common + 0.3 * np.abs(low))
-            lost = ~(np.isfinite(high) & np.isfinite(low))
-            bright[lost] = dark[lost] = np.nan
-            yield own, position, bright, dark
+                t = np.maximum(bright, dark)
+            t[~(np.isfinite(high) & np.isfinite(low))] = np.nan
+            yield own, position, t
 
 
 def _ratios(
@@ -157,14 +149,9 @@ def _ratios(
 ) -> Float32:
     """(H, W) float32 log-likelihood ratios of bad against good; -inf where the sample is NaN."""
     out = np.empty(samples.shape, np.float32)
-    edges = np.asarray(RULE_TABLES["edges"], np.float32)
-    values = {side: np.asarray(RULE_TABLES[f"{stage} {side}"], np.float32) for side in ("bright", "dark")}
-    for band, position, bright, dark in scores(samples, light, noise, DEPTHS[stage], neighbours_of):
-        with np.errstate(invalid="ignore"):
-            side_bright = bright >= dark
-        t = np.where(side_bright, bright, dark)
-        ratio = np.where(side_bright, np.interp(t, edges, values["bright"]), np.interp(t, edges, values["dark"]))
-        band.put(out, position, ratio)
+    edges, values = (np.asarray(RULE_TABLES[key], np.float32) for key in ("edges", stage))
+    for band, position, t in scores(samples, light.cfa, noise, stage, neighbours_of):
+        band.put(out, position, np.interp(t, edges, values))
     undecided = np.isnan(out)
     if fallback is not None:
         out[undecided] = fallback[undecided]

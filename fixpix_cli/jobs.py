@@ -172,13 +172,19 @@ def _attempt(path: Path, work: Callable[[], Outcome]) -> Outcome:
     except FixpixError as error:
         outcome = Outcome(path, status=FAILED, error=str(error), exit_code=error.exit_code)
     except MemoryError:
-        outcome = Outcome(path, status=FAILED, error=f"{path}: needs more memory than there is; use --jobs 1", exit_code=1)
+        error_text = f"{path}: needs more memory than there is; use --jobs 1"
+        outcome = Outcome(path, status=FAILED, error=error_text, exit_code=1)
+    except Exception as error:  # the one broad net: a fault of ours may not stop a batch either
+        error_text = f"{path}: internal error, please report it ({type(error).__name__}: {error})"
+        outcome = Outcome(path, status=FAILED, error=error_text, exit_code=1)
     return replace(outcome, seconds=round(time.perf_counter() - start, 4))
 
 
 def _lost(item: tuple[Any, ...]) -> Outcome:
     path = item[0]
-    return Outcome(path, status=FAILED, error=f"{path}: the worker process died on it (memory?); try --jobs 1", exit_code=1)
+    return Outcome(
+        path, status=FAILED, error=f"{path}: the worker process died on it (memory?); try --jobs 1", exit_code=1
+    )
 
 
 def _assumed(frame: Frame) -> tuple[str, ...]:
@@ -556,7 +562,9 @@ def _correct_one(
             edits.append(Edit.between(mosaic.samples, samples))
         method = "+".join(dict.fromkeys(methods))
         if common.dry_run:
-            return Outcome(path, target, PLANNED, None, defects, defects / frame.pixels, method, used, notes=tuple(notes))
+            return Outcome(
+                path, target, PLANNED, None, defects, defects / frame.pixels, method, used, notes=tuple(notes)
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         replacing = how.out is None or how.overwrite or how.resume
         files.save(frame, edits, target, overwrite=replacing)
@@ -651,7 +659,9 @@ def _bad(
         stored, notes, used = _stored(frame, common, store)
         known = [stored] if stored is not None else []
     if not known and not how.auto:
-        where = "none of the given maps belongs to it" if how.maps else f"the store has no map of {frame.identity.camera}"
+        where = (
+            "none of the given maps belongs to it" if how.maps else f"the store has no map of {frame.identity.camera}"
+        )
         raise NoMapError(f"{frame.source}: {where}; run `fixpix calibrate` on its darks, give --map, or use --auto")
     for planes in known:
         flags = [mine | other for mine, other in zip(flags, planes, strict=True)]
@@ -725,9 +735,7 @@ def inject_frames(
         raise UsageError(f"{where}: no such map")
     if not common.dry_run:
         safe.ensure_folder(out)
-    items = [
-        (s.path, t, common, spec, where, per_frame, overwrite) for s, t in zip(sources, targets, strict=True)
-    ]
+    items = [(s.path, t, common, spec, where, per_frame, overwrite) for s, t in zip(sources, targets, strict=True)]
     yield from workers.run(_inject_one, items, common.jobs, _lost)
 
 
@@ -741,7 +749,9 @@ def _inject_one(
         if common.dry_run:
             return Outcome(path, target, PLANNED, method=spec.kind, notes=notes)
         if not overwrite and (target.exists() or truth.exists()):
-            raise FrameError(f"{target if target.exists() else truth}: exists already; use --overwrite or another --out")
+            raise FrameError(
+                f"{target if target.exists() else truth}: exists already; use --overwrite or another --out"
+            )
         chosen = None
         if where is not None:
             planes, _ = maps.for_frame(maps.read_mask(where), [m.shape for m in frame.mosaics], frame.row_order)
@@ -815,7 +825,9 @@ def evaluate(
     for folder in (truth, masks, clean, repaired, ignore):
         if folder is not None and not folder.is_dir():
             raise UsageError(f"{folder}: no such folder")
-    truths = {p.name[: -len(".truth.fits")]: p for p in sorted(truth.glob("*.truth.fits"), key=lambda p: _natural(p.name))}
+    truths = {
+        p.name[: -len(".truth.fits")]: p for p in sorted(truth.glob("*.truth.fits"), key=lambda p: _natural(p.name))
+    }
     if not truths:
         raise UsageError(f"{truth}: holds no *.truth.fits; make some with `fixpix inject`")
     indexes = [_by_stem(clean), _by_stem(repaired)] if clean and repaired else []
@@ -828,7 +840,9 @@ def evaluate(
             if masks is not None:
                 kept.append(_score_mask(flags, _required(masks / f"{stem}.mask.fits"), _optional(ignore, stem)))
             else:
-                one, two = (_paired(index, stem, folder) for index, folder in zip(indexes, (clean, repaired), strict=True))
+                one, two = (
+                    _paired(index, stem, folder) for index, folder in zip(indexes, (clean, repaired), strict=True)
+                )
                 kept.append(_score_repair(flags, one, two, common))
             return Outcome(path, None, DONE, None, count, count / pixels, metrics=kept[0].ratios())
 

@@ -45,7 +45,14 @@ class Report:
                 self.add(outcome)
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
             SpinnerColumn(),
@@ -79,7 +86,11 @@ class Report:
         for note in outcome.notes:
             if not self.quiet and not self.as_json and (self.verbose or note not in self._said):
                 self._said.add(note)
-                say(f"  note: {outcome.path.name}: {note}" if self.verbose else f"  note: {note} (from {outcome.path.name})")
+                say(
+                    f"  note: {outcome.path.name}: {note}"
+                    if self.verbose
+                    else f"  note: {note} (from {outcome.path.name})"
+                )
 
     def _line(self, outcome: Outcome) -> str:
         target = f" -> {outcome.output}" if outcome.output else ""

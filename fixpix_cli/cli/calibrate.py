@@ -15,7 +15,9 @@ def command(
     map_file: Annotated[
         Path | None, typer.Option("--map", help="One map file instead of the store; created if absent.")
     ] = None,
-    kind: Annotated[str, typer.Option(help="What the frames are: auto (from the file), dark, flat, bias, light.")] = "auto",
+    kind: Annotated[
+        str, typer.Option(help="What the frames are: auto (from the file), dark, flat, bias, light.")
+    ] = "auto",
     recurse: o.Recurse = False,
     store: o.Store = None,
     threshold: o.Threshold = None,
@@ -73,5 +75,7 @@ def command(
     report.close(lines)
     if not as_json and not quiet:
         for line in lines:
-            typer.echo(f"{line['camera']}: {line['defects']} bad pixels from {line['frames']} frames, {line['path']}", err=True)
+            typer.echo(
+                f"{line['camera']}: {line['defects']} bad pixels from {line['frames']} frames, {line['path']}", err=True
+            )
     raise typer.Exit(report.exit_code)

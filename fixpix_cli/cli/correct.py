@@ -20,7 +20,9 @@ def command(
     out: Annotated[Path | None, typer.Option(help="Folder for the repaired frames.  [default: repaired]")] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the frames themselves.")] = False,
     method: Annotated[str, typer.Option(help="auto, mlp, least-squares, gradient, median.")] = "auto",
-    fill: Annotated[str, typer.Option(help="interpolate, noise (interpolate and add noise), nan (floats only).")] = "interpolate",
+    fill: Annotated[
+        str, typer.Option(help="interpolate, noise (interpolate and add noise), nan (floats only).")
+    ] = "interpolate",
     overwrite: o.Overwrite = False,
     resume: Annotated[bool, typer.Option("--resume", help="Skip frames whose output is there and whole.")] = False,
     recurse: o.Recurse = False,

@@ -14,7 +14,9 @@ def command(
     map_file: Annotated[
         Path | None, typer.Option("--map", help="Add the bad pixels of this map or mask.", show_default=False)
     ] = None,
-    probability: Annotated[bool, typer.Option("--probability", help="Add the probabilities as extension PROB.")] = False,
+    probability: Annotated[
+        bool, typer.Option("--probability", help="Add the probabilities as extension PROB.")
+    ] = False,
     recurse: o.Recurse = False,
     threshold: o.Threshold = None,
     max_false: o.MaxFalse = None,
@@ -44,8 +46,6 @@ def command(
 
     settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory)
     report = Report("flagged", as_json, quiet, verbose)
-    report.follow(
-        work.detect(paths, settings, out=out, map_file=map_file, probability=probability, recurse=recurse)
-    )
+    report.follow(work.detect(paths, settings, out=out, map_file=map_file, probability=probability, recurse=recurse))
     report.close()
     raise typer.Exit(report.exit_code)

@@ -264,13 +264,18 @@ def _identity(main: Any, header: Any, mosaics: Sequence[Mosaic], assume: Assume)
     )
 
 
-_KINDS = (("dark", "dark"), ("bias", "bias"), ("zero", "bias"), ("flat", "flat"), ("light", "light"), ("object", "light"))
+_KINDS = (
+    ("dark", "dark"),
+    ("bias", "bias"),
+    ("zero", "bias"),
+    ("flat", "flat"),
+    ("light", "light"),
+    ("object", "light"),
+)
 
 
 def _conditions(main: Any, header: Any) -> Conditions:
-    temperature = _number(
-        main, header, "CCD-TEMP", "CCD_TEMP", "CCDTEMP", "TEMPERAT", "CAMTCCD", "CAMTEMP", "SET-TEMP"
-    )
+    temperature = _number(main, header, "CCD-TEMP", "CCD_TEMP", "CCDTEMP", "TEMPERAT", "CAMTCCD", "CAMTEMP", "SET-TEMP")
     if temperature is not None and temperature > 150:  # kelvin
         temperature = round(temperature - 273.15, 3)
     word = _text(main, header, "IMAGETYP", "FRAMETYP", "FRAME").lower()
@@ -295,9 +300,11 @@ def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> None:
             with gzip.open(source, "rb") as packed, open(plain, "wb") as out:
                 shutil.copyfileobj(packed, out, 1 << 20)
             _patch(frame, edits, plain)
-            with open(plain, "rb") as stream, open(temporary, "wb") as out, gzip.GzipFile(
-                fileobj=out, mode="wb", mtime=0, filename=""
-            ) as packed_out:
+            with (
+                open(plain, "rb") as stream,
+                open(temporary, "wb") as out,
+                gzip.GzipFile(fileobj=out, mode="wb", mtime=0, filename="") as packed_out,
+            ):
                 shutil.copyfileobj(stream, packed_out, 1 << 20)
         finally:
             plain.unlink(missing_ok=True)

@@ -130,9 +130,7 @@ def _balance(raw: Any) -> Array:
     return np.ones(3)
 
 
-def write_dng(
-    path: Path, frame: Frame, samples: Array, matrix: Array, balance: Array, orientation: int = 1
-) -> None:
+def write_dng(path: Path, frame: Frame, samples: Array, matrix: Array, balance: Array, orientation: int = 1) -> None:
     """Write a mosaic as a DNG 1.4.
 
     Parameters

@@ -106,7 +106,9 @@ def raster_of(tree: Tree, ifd: Ifd) -> Raster:
         raise UnreadableError(f"{path}: is damaged (an image of {width} x {height} x {samples})")
     total = height * width * samples
     if total > _MOST_SAMPLES or total > len(tree.data) * _MOST_PER_BYTE:
-        raise UnreadableError(f"{path}: claims {width} x {height} pixels, too many for a file of {len(tree.data)} bytes")
+        raise UnreadableError(
+            f"{path}: claims {width} x {height} pixels, too many for a file of {len(tree.data)} bytes"
+        )
     depths = set(tree.values(ifd, 258)) or {1}
     formats = set(tree.values(ifd, 339)) or {1}
     if len(depths) != 1 or len(formats) != 1:
@@ -165,7 +167,16 @@ def _translated(path: Path) -> Iterator[None]:
     """What codecs raise on damaged data becomes one error of ours."""
     try:
         yield
-    except (ValueError, RuntimeError, zlib.error, lzma.LZMAError, struct.error, EOFError, IndexError, TypeError) as error:
+    except (
+        ValueError,
+        RuntimeError,
+        zlib.error,
+        lzma.LZMAError,
+        struct.error,
+        EOFError,
+        IndexError,
+        TypeError,
+    ) as error:
         raise UnreadableError(f"{path}: a strip or tile cannot be decoded ({error})") from error
 
 
@@ -437,9 +448,7 @@ def patches(tree: Tree, raster: Raster, edits: Sequence[Edit]) -> list[Patch]:
 def _byte_patches(raster: Raster, rows: Array, cols: Array, channel: Array, values: Array, index: Array) -> list[Patch]:
     size = raster.dtype.itemsize
     stored = values.astype(raster.dtype.newbyteorder(raster.order))
-    inside = (rows % raster.block[0]) * raster.row_bytes + (
-        (cols % raster.block[1]) * raster.samples + channel
-    ) * size
+    inside = (rows % raster.block[0]) * raster.row_bytes + ((cols % raster.block[1]) * raster.samples + channel) * size
     places = np.asarray(raster.offsets)[index] + inside
     order = np.argsort(places, kind="stable")
     places, stored = places[order], stored[order]

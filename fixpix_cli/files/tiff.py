@@ -119,9 +119,7 @@ def black_of(tree: Tree, ifd: Ifd, active: Area, channel: int) -> tuple[tuple[fl
     if rows * cols * samples != len(values) or not rows or not cols:
         rows, cols, samples = 1, 1, len(values)
     pick = min(channel, samples - 1)
-    tile = tuple(
-        tuple(float(values[(r * cols + c) * samples + pick]) for c in range(cols)) for r in range(rows)
-    )
+    tile = tuple(tuple(float(values[(r * cols + c) * samples + pick]) for c in range(cols)) for r in range(rows))
     return shifted_black(tile, -active.top, -active.left)
 
 

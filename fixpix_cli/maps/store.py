@@ -19,11 +19,13 @@ from .fitsmap import CameraMap, read_map, write_map
 
 
 def key_of(identity: Identity) -> str:
-    """What two frames must share to share a map. The CFA is left out: users may state it or not."""
+    """What two frames must share to share a map.
+
+    The CFA is left out: users may state it or not. The make counts only where
+    the model does not begin with it: FITS files know the model alone.
+    """
     parts = (
-        identity.make.strip().lower(),
-        identity.model.strip().lower(),
-        identity.serial.strip().lower(),
+        identity.camera.strip().lower(),
         *identity.shape,
         *identity.binning,
         identity.readout.strip().lower(),

@@ -64,9 +64,11 @@ class Row:
 def measure(model: Path, folder: Path) -> list[Row]:
     """All validation cameras; large frames are measured on their central part."""
     mlp = MlpCorrector.open(model)
-    return [_row(camera, name, frames, rate, pattern, mlp)
-            for camera, frames in cameras(folder).items()
-            for name, rate, pattern in DAMAGE]
+    return [
+        _row(camera, name, frames, rate, pattern, mlp)
+        for camera, frames in cameras(folder).items()
+        for name, rate, pattern in DAMAGE
+    ]
 
 
 def cameras(folder: Path) -> dict[str, list[Mosaic]]:
@@ -82,9 +84,7 @@ def _centre(mosaic: Mosaic) -> Mosaic:
     return mosaic.cropped(Area(top, left, min(height, top + side), min(width, left + side)))
 
 
-def _row(
-    camera: str, name: str, frames: Iterable[Mosaic], rate: float, pattern: str, mlp: MlpCorrector
-) -> Row:
+def _row(camera: str, name: str, frames: Iterable[Mosaic], rate: float, pattern: str, mlp: MlpCorrector) -> Row:
     sums, pixels = np.zeros(5), 0
     for frame in frames:
         noise = NoiseModel.of(frame)

@@ -76,7 +76,10 @@ def batch(settings: dict, sources: tuple, rng: np.random.Generator) -> tuple[np.
         want = settings["windows_per_crop"]
         if len(rows) < want:  # few bad pixels: the same neighbourhoods, seen from good centres
             extra = rng.choice(mosaic.samples.size, want - len(rows), replace=False)
-            rows, cols = np.concatenate([rows, extra // mosaic.shape[1]]), np.concatenate([cols, extra % mosaic.shape[1]])
+            rows, cols = (
+                np.concatenate([rows, extra // mosaic.shape[1]]),
+                np.concatenate([cols, extra % mosaic.shape[1]]),
+            )
         else:
             pick = rng.choice(len(rows), want, replace=False)
             rows, cols = rows[pick], cols[pick]
@@ -106,7 +109,9 @@ def train(settings: dict, data: Path):
     size = 2 * (settings["window"] ** 2 - 1) + len(normalise.CLASSES)
     model = net(settings, size).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings["learning_rate"], weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings["learning_rate"], settings["steps"], pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings["learning_rate"], settings["steps"], pct_start=0.1
+    )
     runs = HERE / "runs"
     runs.mkdir(exist_ok=True)
     checkpoint, step = runs / f"{settings['name']}.pt", 0

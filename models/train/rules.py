@@ -2,8 +2,7 @@
 
     FIXPIX_DATA=... python models/train/rules.py
 
-writes fixpix_cli/tables.py: for each stage of the detector and each side
-(bright, dark) the log-likelihood ratio of bad against good at some values of
+writes fixpix_cli/tables.py: for each stage of the detector the log-likelihood ratio of bad against good at some values of
 the evidence t. Every training camera weighs the same; native outliers are left
 out; the damage is our own injection, relative and sensor kinds, d 0.3 to 0.9.
 """
@@ -49,8 +48,8 @@ def cameras(data: Path) -> dict[str, list[Mosaic]]:
 
 
 def histograms(frames: list[Mosaic], stage: str) -> dict[str, np.ndarray]:
-    """Counts over EDGES of good and bad pixels, by side."""
-    counts = {f"{side} {what}": np.zeros(len(EDGES) + 1) for side in ("bright", "dark") for what in ("good", "bad")}
+    """Counts of good and of bad pixels over EDGES."""
+    counts = {what: np.zeros(len(EDGES) + 1) for what in ("good", "bad")}
     for number, mosaic in enumerate(frames):
         native = score.native_outliers(mosaic)
         for rate in STAGES[stage]:
@@ -67,23 +66,20 @@ def histograms(frames: list[Mosaic], stage: str) -> dict[str, np.ndarray]:
                 if stage == "third":
                     ratios = classical._ratios(samples, mosaic, noise, "second", others, fallback=ratios)
                     others = classical.trusted(samples, ratios)
-                depth = classical.DEPTHS[stage]
-                t = {side: np.full(mosaic.shape, np.nan, np.float32) for side in ("bright", "dark")}
-                for band, position, bright, dark in classical.scores(samples, mosaic, noise, depth, others):
-                    band.put(t["bright"], position, np.where(bright >= dark, bright, np.nan))
-                    band.put(t["dark"], position, np.where(bright < dark, dark, np.nan))
-                for side, values in t.items():
-                    for what, chosen in (("good", ~bad & ~native), ("bad", bad)):
-                        v = values[chosen]
-                        v = v[np.isfinite(v)]
-                        counts[f"{side} {what}"] += np.bincount(np.searchsorted(EDGES, v), minlength=len(EDGES) + 1)
+                scores = np.full(mosaic.shape, np.nan, np.float32)
+                for band, position, t in classical.scores(samples, mosaic.cfa, noise, stage, others):
+                    band.put(scores, position, t)
+                for what, chosen in (("good", ~bad & ~native), ("bad", bad)):
+                    v = scores[chosen]
+                    v = v[np.isfinite(v)]
+                    counts[what] += np.bincount(np.searchsorted(EDGES, v), minlength=len(EDGES) + 1)
     return counts
 
 
-def ratio(good: np.ndarray, bad: np.ndarray, total_good: float, total_bad: float) -> np.ndarray:
+def ratio(good: np.ndarray, bad: np.ndarray) -> np.ndarray:
     """Log-likelihood ratio at EDGES from counts between them, smoothed and made to rise with t."""
     kernel = np.array([0.25, 0.5, 0.25])
-    g, b = (np.convolve(c, kernel, "same") for c in (good / total_good, bad / total_bad))
+    g, b = (np.convolve(c, kernel, "same") for c in (good, bad))
     g, b = (g[1:] + g[:-1]) / 2, (b[1:] + b[:-1]) / 2
     r = np.log((b + 1e-7) / (g + 1e-7))
     weight = g + b + 1e-9
@@ -104,19 +100,8 @@ def main() -> None:
     tables = {"edges": EDGES}
     for stage in STAGES:
         per_camera = [histograms(frames, stage) for frames in mosaics.values()]
-        shares: dict[str, list[np.ndarray]] = {}
-        for counts in per_camera:
-            good = counts["bright good"].sum() + counts["dark good"].sum()
-            bad = counts["bright bad"].sum() + counts["dark bad"].sum()
-            for key, value in counts.items():
-                shares.setdefault(key, []).append(value / (good if key.endswith("good") else bad))
-        # A false alarm is dearer than a miss: half way between the mean camera and the worst.
-        total = {
-            key: (np.mean(v, axis=0) + np.max(v, axis=0)) / 2 if key.endswith("good") else np.mean(v, axis=0)
-            for key, v in shares.items()
-        }
-        for side in ("bright", "dark"):
-            tables[f"{stage} {side}"] = ratio(total[f"{side} good"], total[f"{side} bad"], 1.0, 1.0)
+        good, bad = (np.mean([c[what] / c[what].sum() for c in per_camera], axis=0) for what in ("good", "bad"))
+        tables[stage] = ratio(good, bad)
         write(target, tables)
         classical.RULE_TABLES.update({key: tuple(map(float, value)) for key, value in tables.items()})
         print(stage, "fitted")

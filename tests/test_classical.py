@@ -1,0 +1,83 @@
+"""The detector finds what was damaged, on every colour and phase, and little else."""
+
+import numpy as np
+import pytest
+
+from conftest import scene
+from fixpix_cli import classical, score
+from fixpix_cli.cfa import BAYER, MONO, RGGB, XTRANS
+from fixpix_cli.inject import Injection, inject
+from fixpix_cli.mosaic import Area, Mosaic
+from fixpix_cli.simulate import Sensor
+
+
+@pytest.mark.parametrize("rate", [0.0005, 0.01, 0.2])
+@pytest.mark.parametrize("cfa", [*BAYER, MONO, XTRANS], ids=lambda c: c.name)
+def test_every_position_of_the_tile(cfa, rate):
+    clean = scene(cfa, shape=(360, 480))
+    damage = inject(clean, Injection(rate, 0.7, seed=9))
+    truth = damage.dq != 0
+    found = classical.detect(clean.with_samples(damage.samples))
+    flagged = found.probability >= 0.5
+    ratios = score.detection(flagged, truth).ratios()
+    assert ratios["precision"] > 0.95
+    for r, c in cfa.positions:
+        mine = (slice(r, None, cfa.period[0]), slice(c, None, cfa.period[1]))
+        if truth[mine].sum() >= 20:
+            assert score.detection(flagged[mine], truth[mine]).ratios()["recall"] > 0.93, (r, c)
+    assert found.rate == pytest.approx(rate, rel=0.3)
+
+
+def test_a_dark_frame_with_unknown_black_shows_its_hot_pixels():
+    sensor = Sensor(shape=(300, 400), cfa=MONO, seed=3)
+    dark = sensor.expose(None, 30)
+    hidden = Mosaic(dark.samples, MONO)  # a header that states neither black nor white
+    found = classical.detect(hidden).probability >= 0.5
+    strong = (sensor.truth != 0) & (dark.samples > 512 + 150)
+    assert found[strong].mean() > 0.98
+    assert (found & (sensor.truth == 0)).sum() < 20
+
+
+def test_pure_noise_is_not_taken_for_damage():
+    rng = np.random.default_rng(0)
+    noise = Mosaic(np.rint(1000 + 9 * rng.standard_normal((500, 500))).astype(np.uint16), MONO)
+    found = classical.detect(noise)
+    assert (found.probability >= 0.5).sum() <= 5
+    assert found.rate < 0.001
+
+
+def test_nan_saturated_and_empty_frames():
+    for samples in (
+        np.full((40, 40), np.nan, np.float32),
+        np.zeros((40, 40), np.uint16),
+        np.full((40, 40), 65535, np.uint16),
+        np.ones((1, 1), np.uint16),
+    ):
+        found = classical.detect(Mosaic(samples, RGGB))
+        assert np.isfinite(found.probability).all()
+        assert (found.probability >= 0.5).sum() == 0
+
+
+def test_masked_borders_are_never_flagged():
+    clean = scene()
+    samples = clean.samples.copy()
+    samples[0, ::3] = 16000
+    found = classical.detect(Mosaic(samples, RGGB, clean.black, clean.white, Area(2, 0, 120, 160)))
+    assert found.probability[:2].max() == 0
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("rate", "recall", "precision"), [(1e-4, 0.96, 0.80), (0.2, 0.975, 0.95)])
+def test_real_cameras(data, rate, recall, precision):
+    from fixpix_cli import files
+
+    paths = [data / "dng/canon_550d_packed14.dng", *sorted((data / "raw").glob("canon_s40*.CRW"))[::3]]
+    total = []
+    for path in paths:
+        clean = files.load(path).mosaics[0].light()
+        damage = inject(clean, Injection(rate, 0.7, seed=2))
+        flagged = classical.detect(clean.with_samples(damage.samples)).probability >= 0.5
+        ratios = score.detection(flagged, damage.dq != 0, score.native_outliers(clean)).ratios()
+        total.append((ratios["recall"], ratios["precision"]))
+    mean = np.mean(total, axis=0)
+    assert mean[0] >= recall and mean[1] >= precision

@@ -1,0 +1,78 @@
+"""A camera's memory: sums that do not depend on order, place or number of parts."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from conftest import scene
+from fixpix_cli import classical
+from fixpix_cli.defects import DQ
+from fixpix_cli.evidence import ONE, Bin, Counted, Evidence, Tally
+from fixpix_cli.mosaic import Conditions
+from fixpix_cli.simulate import Sensor
+
+
+def random_tally(seed, shape=(40, 50)):
+    rng = np.random.default_rng(seed)
+    probability = np.where(rng.random(shape) < 0.1, rng.random(shape), 0).astype(np.float32)
+    return Tally.of(scene(shape=shape, seed=seed), probability)
+
+
+def test_any_split_and_order_gives_the_same_sum():
+    parts = [random_tally(n) for n in range(4)]
+    whole = parts[0] + parts[1] + parts[2] + parts[3]
+    for a, b, c, d in itertools.permutations(parts):
+        assert (a + (b + c)) + d == whole
+        assert (a + b) + (c + d) == whole
+    assert whole.frames == 4
+
+
+def test_the_mean_is_that_of_the_probabilities():
+    rng = np.random.default_rng(0)
+    images = [rng.random((10, 10)).astype(np.float32) for _ in range(7)]
+    total = sum((Tally.of(scene(shape=(10, 10)), image) for image in images[1:]), Tally.of(scene(shape=(10, 10)), images[0]))
+    mean = np.zeros(100)
+    mean[total.entries["pixel"]] = total.mean
+    assert np.allclose(mean.reshape(10, 10), np.mean(images, axis=0), atol=2 / 1024)
+
+
+def test_evidence_refuses_to_count_a_frame_twice():
+    part = Evidence({(0, Bin()): random_tally(1)}, {"x": Counted("x")})
+    with pytest.raises(ValueError, match="twice"):
+        part + part
+
+
+def test_a_promise_of_false_positives_is_kept():
+    probability = np.zeros((40, 50), np.float32)
+    probability[0, :20] = 0.9
+    probability[1, :20] = 0.5
+    tally = Tally.of(scene(shape=(40, 50)), probability)
+    assert tally.chosen(max_false=0.95).sum() == 9
+    assert tally.chosen(max_false=2.1).sum() == 20
+    assert tally.chosen(max_false=0).sum() == 0
+    assert tally.chosen(threshold=0.6).sum() == 20
+    assert ONE == 32768
+
+
+def test_conditions_fall_into_stated_bins():
+    a = Bin.of(Conditions(60.0, 100, -5.2, None, "dark"))
+    assert a == Bin.of(Conditions(60.0, 100, -4.8, None, "dark"))
+    assert a != Bin.of(Conditions(30.0, 100, -5.0, None, "dark"))
+    assert a.distance(Bin.of(Conditions(30.0, 100, -5.0, None, "dark"))) == pytest.approx(1)
+    assert a.distance(a) == 0
+
+
+def test_types_of_simulated_defects():
+    sensor = Sensor(shape=(240, 320), seed=5, defects=0.004)
+    tallies = []
+    for n in range(8):
+        dark = sensor.expose(None, 60, 0, n)
+        tallies.append(Tally.of(dark, classical.detect(dark).probability))
+    total = tallies[0]
+    for tally in tallies[1:]:
+        total = total + tally
+    view = total.view(0.5)
+    hot = (sensor.truth & int(DQ.HOT)) != 0
+    assert (view.dq[hot] & int(DQ.HOT) != 0).mean() > 0.9
+    assert (view.bad & (sensor.truth == 0)).sum() < 10

@@ -1,0 +1,98 @@
+"""Repair changes bad pixels, nothing else, and uses no bad pixel for it."""
+
+import numpy as np
+import pytest
+
+from conftest import scene
+from fixpix_cli import classical, repair, score
+from fixpix_cli.cfa import BAYER, MONO, QUAD_RGGB, RGGB, XTRANS
+from fixpix_cli.errors import FrameError
+from fixpix_cli.inject import Injection, inject
+from fixpix_cli.mosaic import Area, Mosaic
+
+ALL = [*BAYER, MONO, XTRANS, QUAD_RGGB]
+METHODS = {**repair.CLASSICAL, "linear": repair.linear}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("cfa", ALL, ids=lambda c: c.name)
+def test_only_bad_pixels_change_and_come_close(cfa, name):
+    clean = scene(cfa)
+    damage = inject(clean, Injection(0.05, seed=1))
+    bad = damage.dq != 0
+    fixed = repair.repair(clean.with_samples(damage.samples), bad, METHODS[name])
+    assert np.array_equal(fixed[~bad], clean.samples[~bad])
+    before = score.correction(clean, damage.samples, bad).ratios()["nmse_stored"]
+    after = score.correction(clean, fixed, bad).ratios()["nmse_stored"]
+    assert after < 0.02 * before
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_values_of_bad_pixels_have_no_influence(name):
+    clean = scene()
+    bad = inject(clean, Injection(0.2, seed=2)).dq != 0
+    rng = np.random.default_rng(0)
+    answers = []
+    for _ in range(2):
+        samples = clean.samples.copy()
+        samples[bad] = rng.integers(0, 16000, bad.sum())
+        answers.append(repair.repair(clean.with_samples(samples), bad, METHODS[name]))
+    assert np.array_equal(*answers)
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (2, 2), (3, 3), (5, 4), (9, 1)])
+@pytest.mark.parametrize("cfa", [RGGB, MONO, XTRANS], ids=lambda c: c.name)
+def test_tiny_frames(shape, cfa):
+    samples = np.full(shape, 500, np.uint16)
+    bad = np.zeros(shape, bool)
+    bad[0, 0] = True
+    samples[0, 0] = 60000
+    for method in METHODS.values():
+        assert repair.repair(Mosaic(samples, cfa), bad, method)[0, 0] == 500
+
+
+def test_a_hole_without_good_neighbours_is_filled_from_afar():
+    clean = scene(shape=(200, 200), noise=0)
+    bad = np.zeros(clean.shape, bool)
+    bad[60:110, 60:110] = True
+    fixed = repair.repair(clean, bad, repair.least_squares)
+    assert np.abs(fixed[bad].astype(float) - clean.samples[bad].astype(float)).mean() < 600
+
+
+def test_an_all_bad_frame_says_so():
+    clean = scene()
+    with pytest.raises(FrameError, match="nothing to repair from"):
+        repair.repair(clean, np.ones(clean.shape, bool), repair.median)
+
+
+def test_nan_and_masked_borders_stay():
+    samples = scene().samples.astype(np.float32)
+    samples[30, 30] = np.nan
+    framed = Mosaic(samples, RGGB, ((200.0,),), 16383.0, Area(4, 4, 116, 156))
+    bad = np.zeros(samples.shape, bool)
+    bad[0, 0] = bad[30, 30] = bad[50, 50] = bad[30, 32] = True
+    fixed = repair.repair(framed, bad, repair.least_squares)
+    assert np.isnan(fixed[30, 30]) and fixed[0, 0] == samples[0, 0]
+    assert fixed[50, 50] != samples[50, 50] and np.isfinite(fixed[30, 32])
+
+
+def test_least_squares_beats_the_median_where_colours_agree():
+    clean = scene(noise=2)
+    damage = inject(clean, Injection(0.01, seed=4))
+    bad = damage.dq != 0
+    errors = {
+        name: score.correction(clean, repair.repair(clean.with_samples(damage.samples), bad, m), bad).error
+        for name, m in METHODS.items()
+    }
+    assert errors["least-squares"] < errors["median"]
+
+
+@pytest.mark.parametrize("cfa", ALL, ids=lambda c: c.name)
+def test_inject_repair_detect_again_finds_nothing(cfa):
+    clean = scene(cfa, shape=(240, 320))
+    damage = inject(clean, Injection(0.002, seed=6))
+    damaged = clean.with_samples(damage.samples)
+    found = classical.detect(damaged).probability >= 0.5
+    fixed = repair.repair(damaged, found, repair.least_squares)
+    again = classical.detect(clean.with_samples(fixed)).probability >= 0.5
+    assert again.sum() <= 0.05 * found.sum() + 2
