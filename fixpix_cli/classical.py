@@ -4,7 +4,7 @@ The evidence of a pixel is how far it lies outside the range of its eight
 nearest same-colour neighbours, against what such a range, the signal and the
 noise make of an ordinary pixel::
 
-    t = excess / (0.5 range + 0.3 |level| + 3 sigma)
+    t = (excess - c sigma) / (0.5 range + 0.3 |level| + sigma)
 
 At damage rates beyond a fraction of a percent neighbours are bad, too. Then
 the range is first that of the middle six of sixteen neighbours, in a
@@ -37,8 +37,10 @@ from .tables import RULE_TABLES
 
 #: Above this damage rate neighbours are taken for suspects, too.
 CROWDED = 0.003
-#: stage -> how many of the nearest same-colour neighbours make the range, and from which rank to which
-STAGES = {"extreme": (8, 1), "trimmed": (16, 6), "second": (8, 2), "third": (8, 1)}
+#: stage -> how many of the nearest same-colour neighbours make the range, from the how many-th least to the
+#: how many-th greatest, and c. What noise alone does must stay below t = 0: in a dark frame, which is nothing
+#: but noise, half the pixels would else count as suspects and vouch for each other.
+STAGES = {"extreme": (8, 1, 2.5), "trimmed": (16, 6, 3.5), "second": (8, 2, 3.0), "third": (8, 1, 2.5)}
 LEAST_RATE, GREATEST_RATE = 1e-6, 0.95
 
 
@@ -117,7 +119,7 @@ def scores(
     ------
     band, position, t : the (h, w) float32 scores, NaN where undecidable
     """
-    count, depth = STAGES[stage]
+    count, depth, allowed = STAGES[stage]
     near = {position: cfa.nearest(*position, count) for position in cfa.positions}
     radius = max(max(abs(r), abs(c)) for offsets in near.values() for r, c in offsets)
     own_bands = bands(samples, cfa, radius)
@@ -131,9 +133,10 @@ def scores(
             least, greatest = ranked([others.view(position, o) for o in near[position]], depth)
             low, high = least[-1], greatest[-1]
             with np.errstate(invalid="ignore"):
-                common = 0.5 * np.maximum(high - low, 0) + 3 * noise.sigma((high + low) / 2).astype(np.float32)
-                bright = (pixel - high) / (common + 0.3 * np.abs(high))
-                dark = (low - pixel) / (common + 0.3 * np.abs(low))
+                sigma = noise.sigma((high + low) / 2).astype(np.float32)
+                common = 0.5 * np.maximum(high - low, 0) + sigma
+                bright = (pixel - high - allowed * sigma) / (common + 0.3 * np.abs(high))
+                dark = (low - pixel - allowed * sigma) / (common + 0.3 * np.abs(low))
                 t = np.maximum(bright, dark)
             t[~(np.isfinite(high) & np.isfinite(low))] = np.nan
             yield own, position, t

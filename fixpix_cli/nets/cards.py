@@ -85,7 +85,7 @@ class Card:
             No card, not JSON, a field missing or of the wrong type, another version.
         """
         if not text:
-            raise ModelError(f"{source}: no {KEY!r} card in the model's metadata: not a model made for fixpix")
+            raise ModelError(f"{source}: no {KEY!r} card in its metadata: not a model made for fixpix")
         try:
             stored = json.loads(text)
         except ValueError as error:

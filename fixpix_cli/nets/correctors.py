@@ -42,7 +42,8 @@ class MlpCorrector:
         blob = registry.read(str(name))
         session = open_session(blob.data, str(blob.path), blob.sha256, threads)
         if (session.card.task, session.card.family) != ("correct", "mlp"):
-            raise ModelError(f"{blob.path}: a {session.card.family} to {session.card.task}, not an mlp corrector")
+            what = f"a model of family {session.card.family!r} for task {session.card.task!r}"
+            raise ModelError(f"{blob.path}: {what}, not an mlp corrector")
         return cls(session)
 
     def supports(self, cfa: Cfa) -> bool:
@@ -74,7 +75,7 @@ class MlpCorrector:
             The net does not know the CFA.
         """
         if not self.supports(mosaic.cfa):
-            raise FrameError(f"the mlp corrector knows mono and Bayer, not {mosaic.cfa.name}: use least-squares")
+            raise FrameError(f"the mlp corrector does not know {mosaic.cfa.name}: use least-squares")
         values = np.full(mosaic.shape, np.nan)
         area = mosaic.active.slices
         inside = repairable(mosaic, bad)[area]

@@ -105,7 +105,7 @@ def _shipped(name: str, where: Path) -> Blob:
     data = _bytes(path)
     found = hashlib.sha256(data).hexdigest()
     if found != wanted:
-        raise ModelError(f"{path}: SHA-256 {found[:12]}... is not the {wanted[:12]}... of {SUMS}; install again")
+        raise ModelError(f"{path}: SHA-256 {found[:12]} is not the {wanted[:12]} of {SUMS}; install again")
     return Blob(name, path, data, found, True)
 
 

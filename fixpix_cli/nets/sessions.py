@@ -14,7 +14,7 @@ from .cards import KEY, Card
 
 @contextmanager
 def translated(source: str) -> Iterator[None]:
-    """Whatever onnxruntime raises (its classes derive from Exception and RuntimeError) becomes a ModelError."""
+    """Whatever onnxruntime raises (its classes share no base but Exception) becomes a ModelError."""
     try:
         yield
     except ModelError:
@@ -82,4 +82,4 @@ def _check(source: str, what: str, found: list[Any], name: str, rank: int, featu
     value = found[0]
     if value.type != "tensor(float)" or len(value.shape) != rank or (features and value.shape[1] != features):
         wanted = f"(n, {features})" if features else "(n,)"
-        raise ModelError(f"{source}: {what} {name!r} is {value.type} {value.shape}, the card says float {wanted}")
+        raise ModelError(f"{source}: {what} is {value.type} {value.shape}, the card says float {wanted}")

@@ -1,80 +1,219 @@
-"""Training data: the mosaics marked `train`, and photographs turned back into raw.
+"""Training data of the correctors: raw mosaics and photographs turned back into raw, damaged, as net input.
 
-Split by camera and by photograph, as frames.csv and photos.csv say; nothing
-marked validate, measure or format is touched here.
+Which files may train is the column `use` of frames.csv and photos.csv; the split is by camera and photograph.
+Damage is positions only (`fixpix_cli.inject.positions`): what a bad pixel holds never reaches the net.
 """
 
 from __future__ import annotations
 
 import csv
+import io
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import imagecodecs
 import numpy as np
+import rawpy
+import tifffile
 
-from fixpix_cli import files
-from fixpix_cli.cfa import BAYER, MONO, RGGB
-from fixpix_cli.mosaic import Area, Assume, Mosaic
+from fixpix_cli import normalise
+from fixpix_cli.cfa import BAYER, GRBG, MONO, RGGB, Cfa
+from fixpix_cli.inject import Injection, positions
+from fixpix_cli.mosaic import Area, Mosaic
 
-
-def mosaics(data: Path, use: str = "train") -> dict[str, list[Mosaic]]:
-    """Mosaics by camera, active area only."""
-    found: dict[str, list[Mosaic]] = {}
-    with open(data / "frames.csv", newline="") as table:
-        for row in csv.DictReader(table):
-            if row["use"] != use or row["kind"] not in ("light", "astro-light") or row["file"].endswith(".fz"):
-                continue
-            cfa = {"RGGB": RGGB, "GRBG": BAYER[1], "mono": MONO}.get(row["cfa"].split()[0])
-            black = tuple(float(x) for x in row["black"].split("/")) if row["black"][:1].isdigit() else None
-            known = Assume(cfa, black, float(row["white"]) if row["white"] else None)
-            mosaic = files.load(data / row["file"], known).mosaics[0].light()
-            found.setdefault(row["camera"], []).append(mosaic)
-    return found
+RAW = (".crw", ".kdc", ".dng")
+PATTERNS = {"RGGB": RGGB, "GRBG": GRBG, "mono": MONO, "GRBG or GBRG": GRBG}
 
 
-def photographs(data: Path, use: str = "train") -> list[np.ndarray]:
-    """(H, W, 3) uint8 sRGB photographs."""
-    from PIL import Image
-
-    with open(data / "photos.csv", newline="") as table:
-        names = [row["file"] for row in csv.DictReader(table) if row["use"] == use]
-    return [np.asarray(Image.open(data / name).convert("RGB")) for name in names]
+def table(data: Path, name: str, use: str) -> list[dict[str, str]]:
+    """The rows of frames.csv or photos.csv that are marked `use`."""
+    with (data / name).open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["use"] == use]
 
 
-def unprocess(photo: np.ndarray, rng: np.random.Generator) -> Mosaic:
-    """A raw mosaic that could have given this photograph (Brooks et al., "Unprocessing Images", 2019).
-
-    Inverse smoothstep tone curve and sRGB gamma, random colour matrix mixing,
-    inverse white balance, exposure; CFA phase or mono; Poisson-Gaussian noise
-    from clean to high ISO; 8 to 16 bits; black level; clipping.
-    """
-    x = photo.astype(np.float64) / 255
-    if rng.random() < 0.7:
-        x = 0.5 - np.sin(np.arcsin(np.clip(1 - 2 * x, -1, 1)) / 3)
-    linear = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
-    mix = np.eye(3) * 0.7 + 0.1 + rng.uniform(-0.05, 0.05, (3, 3))
-    linear = np.clip(linear @ (mix / mix.sum(axis=1, keepdims=True)).T, 0, 1)
-    gains = np.array([rng.uniform(1.2, 2.6), 1.0, rng.uniform(1.2, 2.6)])
-    linear = linear / gains * 10 ** rng.uniform(-1.0, 0.2)
-    choice = int(rng.integers(0, 5))
-    cfa = MONO if choice == 4 else BAYER[choice]
-    height, width = linear.shape[:2]
-    if cfa is MONO:
-        plane = linear.mean(axis=2)
+def mosaic(data: Path, row: dict[str, str]) -> Mosaic:
+    """One file of frames.csv as a mosaic without masked borders."""
+    path = data / row["file"]
+    if path.suffix.lower() in RAW:
+        with rawpy.imread(str(path)) as raw:
+            samples = raw.raw_image_visible.copy()
+    elif ".fits" in path.name:
+        samples = _fits(path)
     else:
-        plane = np.empty((height, width))
-        for r, c in cfa.positions:
-            plane[r::2, c::2] = linear[r::2, c::2, "RGB".index(cfa.colour(r, c))]
-    bits = int(rng.integers(8, 17))
-    black = float(rng.choice([0, 0, round(rng.uniform(0.005, 0.14) * 2**bits)]))
+        samples = tifffile.imread(path)
+    black = float((row["black"] or "0").split("/")[0])
+    white = float(row["white"]) if row["white"] else float((1 << int(samples.max()).bit_length()) - 1)
+    return Mosaic(np.ascontiguousarray(samples), PATTERNS[row["cfa"]], ((black,),), white)
+
+
+def _fits(path: Path) -> Any:
+    from astropy.io import fits
+
+    with fits.open(io.BytesIO(path.read_bytes())) as hdus:
+        image = next(hdu for hdu in hdus if hdu.data is not None and hdu.data.ndim == 2)
+        return np.asarray(image.data).astype(np.uint16)
+
+
+def camera(row: dict[str, str]) -> str:
+    return row["camera"].split(",")[0].split(" (")[0]
+
+
+def frames(data: Path, use: str) -> list[tuple[str, str, Mosaic]]:
+    """(camera, file, mosaic) of the light frames marked `use`."""
+    rows = [row for row in table(data, "frames.csv", use) if "light" in row["kind"]]
+    return [(camera(row), row["file"], mosaic(data, row)) for row in rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A mosaic, and its (H, W) samples without noise (of real frames: the samples themselves), DN."""
+
+    mosaic: Mosaic
+    clean: np.ndarray
+
+
+def unprocess(rgb: np.ndarray, rng: np.random.Generator) -> Scene:
+    """A raw mosaic from an sRGB photograph.
+
+    Inverse sRGB curve, random blur, white balance, exposure and colour mixing; Bayer phase or mono;
+    Poisson-Gaussian noise; sometimes a tone curve; 8 to 16 bits, black level, clipping.
+
+    Parameters
+    ----------
+    rgb : (H, W, 3) uint8 array
+    """
+    x = rgb.astype(np.float32) / 255
+    light = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+    light = light[:: int(rng.choice([-1, 1])), :: int(rng.choice([-1, 1]))]
+    if rng.random() < 0.5:
+        light = _blur(light, float(rng.uniform(0.0, 0.25)))
+    mix = np.eye(3) + rng.uniform(0, 0.35, (3, 3)) * (1 - np.eye(3))
+    light = light @ (mix / mix.sum(axis=1, keepdims=True)).T.astype(np.float32)
+    light /= np.array([rng.uniform(1.0, 2.8), 1.0, rng.uniform(1.0, 2.6)], np.float32)
+    light *= np.exp(rng.uniform(np.log(0.08), np.log(1.6)))
+    cfa = MONO if rng.random() < 0.4 else BAYER[int(rng.integers(4))]
+    return _expose(_sampled(light, cfa, rng), cfa, rng)
+
+
+def _blur(light: np.ndarray, side: float) -> np.ndarray:
+    for axis in (0, 1):
+        light = (1 - 2 * side) * light + side * (np.roll(light, 1, axis) + np.roll(light, -1, axis))
+    return light
+
+
+def _sampled(light: np.ndarray, cfa: Cfa, rng: np.random.Generator) -> np.ndarray:
+    if cfa.is_mono:
+        return light @ rng.dirichlet((1, 1, 1))
+    out = np.empty(light.shape[:2])
+    for r, c in cfa.positions:
+        out[r::2, c::2] = light[r::2, c::2, "RGB".index(cfa.colour(r, c))]
+    return out
+
+
+def _expose(light: np.ndarray, cfa: Cfa, rng: np.random.Generator) -> Scene:
+    full = np.exp(rng.uniform(np.log(200), np.log(50_000)))
+    read = np.exp(rng.uniform(np.log(0.5), np.log(8)))
+    noisy = rng.poisson(np.maximum(light, 0) * full) / full + rng.standard_normal(light.shape) * read / full
+    bits = int(rng.choice([8, 10, 10, 12, 12, 14, 14, 16]))
     white = float(2**bits - 1)
-    shot, read = 10 ** rng.uniform(-5, -2.2), 10 ** rng.uniform(-4, -2.2)
-    noisy = plane + rng.standard_normal(plane.shape) * np.sqrt(shot * plane + read**2)
-    stored = np.clip(np.rint(black + noisy * (white - black)), 0, white)
-    return Mosaic(stored.astype(np.uint8 if bits == 8 else np.uint16), cfa, ((black,),), white)
+    black = float(np.round(white * rng.choice([0.0, rng.uniform(0, 0.15)])))
+    gamma = float(rng.choice([1.0, 1.0, 1.0, rng.uniform(0.35, 0.8)]))
+    stored, clean = (_coded(a, gamma, black, white) for a in (noisy, light))
+    kind = np.uint8 if bits == 8 else np.uint16
+    return Scene(Mosaic(np.rint(stored).astype(kind), cfa, ((black,),), white), clean.astype(np.float32))
 
 
-def crop(mosaic: Mosaic, size: int, rng: np.random.Generator) -> Mosaic:
-    """A random square, its phase following."""
-    height, width = mosaic.shape
-    top, left = int(rng.integers(0, height - size + 1)), int(rng.integers(0, width - size + 1))
-    return mosaic.cropped(Area(top, left, top + size, left + size))
+def _coded(light: np.ndarray, gamma: float, black: float, white: float) -> np.ndarray:
+    """Light (1 saturates) as DN, not yet rounded."""
+    light = np.minimum(light, 1.0)
+    if gamma != 1:
+        light = np.maximum(light, 0.0) ** gamma
+    return np.clip(light * (white - black) + black, 0, white)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples for training.
+
+    features : (N, FEATURES) float32 or float16; target : (N,) float32, units; scale : (N,) float32,
+    from units to root mean square errors of the first estimate in the sample's crop.
+    """
+
+    features: np.ndarray
+    target: np.ndarray
+    scale: np.ndarray
+
+
+def sample(scene: Scene, spec: Injection, limit: int, rng: np.random.Generator) -> Batch | None:
+    """Damage a scene and take up to `limit` of its bad pixels; None where the first estimate is perfect."""
+    bad = np.zeros(scene.mosaic.shape, bool)
+    rows, cols = positions(scene.mosaic, spec)
+    bad[rows, cols] = True
+    filled = normalise.fill(scene.mosaic, bad)
+    if len(rows) > limit:
+        chosen = np.sort(rng.choice(len(rows), limit, replace=False))
+        rows, cols = rows[chosen], cols[chosen]
+    features, unit = normalise.encode(filled, rows, cols)
+    seen = unit > 0
+    rows, cols, features, unit = rows[seen], cols[seen], features[seen], unit[seen]
+    residual = scene.clean[rows, cols] - filled.at(rows, cols)
+    if not len(residual):
+        return None
+    rms = float(np.sqrt(np.mean(np.minimum(residual**2, 25 * np.mean(residual**2)))))
+    if not rms > 0:
+        return None
+    return Batch(features, (residual / unit).astype(np.float32), (unit / rms).astype(np.float32))
+
+
+def draws(data: Path, settings: dict[str, Any], seed: int) -> Iterator[Batch]:
+    """Damaged crops without end, from the training cameras and photographs."""
+    rng = np.random.default_rng(seed)
+    by_camera: dict[str, list[Mosaic]] = {}
+    for name, _, frame in frames(data, "train"):
+        by_camera.setdefault(name, []).append(frame)
+    cameras = sorted(by_camera)
+    photos = [data / row["file"] for row in table(data, "photos.csv", "train")]
+    damage = settings["damage"]
+    shares = np.array([d[0] for d in damage])
+    while True:
+        _, pattern, low, high = damage[int(rng.choice(len(damage), p=shares / shares.sum()))]
+        rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        if rng.random() < settings["photo_share"]:
+            photo = imagecodecs.imread(photos[int(rng.integers(len(photos)))])
+            scene = unprocess(photo[:512, :512, :3], rng)
+        else:
+            mine = by_camera[cameras[int(rng.integers(len(cameras)))]]
+            frame = mine[int(rng.integers(len(mine)))]
+            scene = Scene(frame, frame.samples)
+        scene = _crop(scene, 384 if rate <= 0.03 else 256, rng)
+        if np.ptp(scene.mosaic.samples) == 0:
+            continue
+        spec = Injection(rate, pattern=pattern, seed=int(rng.integers(2**31)))
+        batch = sample(scene, spec, settings["targets"], rng)
+        if batch is not None:
+            yield batch
+
+
+def _crop(scene: Scene, side: int, rng: np.random.Generator) -> Scene:
+    height, width = scene.mosaic.shape
+    h, w = min(side, height), min(side, width)
+    top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+    area = Area(top, left, top + h, left + w)
+    return Scene(scene.mosaic.cropped(area), scene.clean[area.slices])
+
+
+def pool(data: Path, settings: dict[str, Any], seed: int) -> Batch:
+    """As many draws as the settings say, or as fit into their time."""
+    started, found = time.monotonic(), []
+    for batch in draws(data, settings, seed):
+        found.append(batch)
+        if len(found) % 100 == 0:
+            print(f"drawn {len(found)} crops, {time.monotonic() - started:.0f} s", flush=True)
+        if len(found) >= settings["draws"] or time.monotonic() - started > settings["seconds"]:
+            break
+    names = ("features", "target", "scale")
+    features, target, scale = (np.concatenate([getattr(b, name) for b in found]) for name in names)
+    return Batch(features.astype(np.float16), target, scale)

@@ -1,7 +1,7 @@
 """The corrector against least squares on the validation cameras.
 
-Excess error of a repair: squared error minus the noise variance of the pixel (the frame's noise model), summed
-over the damaged pixels. Every figure is a ratio, ours over `repair.least_squares`, on the same damaged pixels.
+Excess error of a repair: squared error minus the noise variance of the pixel (the frame's noise model),
+summed over the damaged pixels. Every figure is a ratio, ours over `repair.least_squares`, on the same pixels.
 `linear` is the same for the first estimate alone (`normalise.fill`), without the net.
 """
 
@@ -84,7 +84,9 @@ def _centre(mosaic: Mosaic) -> Mosaic:
     return mosaic.cropped(Area(top, left, min(height, top + side), min(width, left + side)))
 
 
-def _row(camera: str, name: str, frames: Iterable[Mosaic], rate: float, pattern: str, mlp: MlpCorrector) -> Row:
+def _row(
+    camera: str, name: str, frames: Iterable[Mosaic], rate: float, pattern: str, mlp: MlpCorrector
+) -> Row:
     sums, pixels = np.zeros(5), 0
     for frame in frames:
         noise = NoiseModel.of(frame)
@@ -110,7 +112,7 @@ def _errors(clean: Mosaic, damaged: Mosaic, bad: Bool, noise: NoiseModel, mlp: M
 
 
 def summary(rows: list[Row]) -> dict[str, Any]:
-    """For the card: NMSE and excess ratios to least squares, per damage: the mean of cameras and each camera."""
+    """For the card: NMSE and excess ratios to least squares by damage, mean of cameras and each camera."""
     out: dict[str, Any] = {"baseline": "least-squares, same pixels; ratios below 1 are better", "damage": {}}
     for name, rate, pattern in DAMAGE:
         mine = [row for row in rows if row.damage == name]
@@ -130,7 +132,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def best_below(metrics: dict[str, Any]) -> float | None:
-    """The greatest scattered rate up to which the mean of cameras is below 1 in both ratios; None: nowhere."""
+    """The greatest scattered rate up to which both ratios of the mean camera are below 1; None: nowhere."""
     best = None
     for damage in metrics.get("damage", {}).values():
         if damage["pattern"] != "scattered":
@@ -149,5 +151,6 @@ def print_table(rows: list[Row]) -> None:
         mine = {row.damage: row for row in rows if row.camera == camera}
         print(f"{camera[:28]:28}" + "".join(f"{mine[n].nmse:7.3f}/{mine[n].excess():6.3f}" for n in names))
     facts = summary(rows)["damage"]
-    print(f"{'mean':28}" + "".join(f"{facts[n]['nmse_ratio']:7.3f}/{facts[n]['excess_ratio']:6.3f}" for n in names))
+    means = [(facts[n]["nmse_ratio"], facts[n]["excess_ratio"]) for n in names]
+    print(f"{'mean':28}" + "".join(f"{nmse:7.3f}/{excess:6.3f}" for nmse, excess in means))
     print(f"{'first estimate alone':28}" + "".join(f"{facts[n]['linear_excess_ratio']:14.3f}" for n in names))

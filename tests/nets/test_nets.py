@@ -1,0 +1,278 @@
+"""Nets: a damaged model must never repair a frame, and a good one must repair it better than the median."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fixpix_cli import normalise
+from fixpix_cli.cfa import BAYER, MONO, QUAD_RGGB, XTRANS
+from fixpix_cli.errors import FrameError, ModelError
+from fixpix_cli.mosaic import Area, Mosaic
+from fixpix_cli.nets import cards, registry, sessions
+from fixpix_cli.nets.correctors import MlpCorrector, shipped_mlp
+from fixpix_cli.repair import least_squares, median, repair
+
+PATTERNS = [MONO, *BAYER]
+NAMES = [cfa.name for cfa in PATTERNS]
+
+
+def scene(cfa, shape=(96, 120), seed=0):
+    """A smooth, gently textured scene with weak noise behind a CFA; uint16, black 500, white 16383."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    light = 3000 + 1500 * np.sin(x / 3.1 + y / 9) + 900 * np.cos(y / 4.3) + 8 * x
+    gain = {"R": 0.6, "G": 1.0, "B": 0.45, "L": 1.0}
+    table = np.array([[gain[c] for c in row] for row in cfa.tile])
+    repeats = (shape[0] // table.shape[0] + 1, shape[1] // table.shape[1] + 1)
+    gains = np.tile(table, repeats)[: shape[0], : shape[1]]
+    samples = np.rint(500 + light * gains + rng.normal(0, 8, shape)).astype(np.uint16)
+    return Mosaic(samples, cfa, ((500.0,),), 16383.0)
+
+
+def damage(mosaic, rate=0.02, seed=1):
+    rng = np.random.default_rng(seed)
+    bad = rng.random(mosaic.shape) < rate
+    samples = mosaic.samples.copy()
+    samples[bad] = rng.integers(0, 16383, np.count_nonzero(bad))
+    return mosaic.with_samples(samples), bad
+
+
+def error(clean, bad, corrector, damaged):
+    repaired = repair(damaged, bad, corrector).astype(float)
+    assert np.array_equal(repaired[~bad], damaged.samples[~bad])
+    return float(np.mean((repaired - clean.samples)[bad] ** 2))
+
+
+# ------------------------------------------------------------- what the net answers
+
+
+@pytest.mark.parametrize("cfa", PATTERNS, ids=NAMES)
+@pytest.mark.parametrize("rate", [0.002, 0.02, 0.2, 0.6])
+def test_better_than_the_median_on_every_pattern(cfa, rate):
+    clean = scene(cfa, (160, 160))
+    damaged, bad = damage(clean, rate)
+    assert error(clean, bad, shipped_mlp(), damaged) < 0.8 * error(clean, bad, median, damaged)
+
+
+def test_no_worse_than_least_squares_in_clusters():
+    clean = scene(MONO, (160, 160))
+    bad = np.zeros(clean.shape, bool)
+    for row, col in ((20, 30), (70, 91), (120, 44)):
+        bad[row : row + 4, col : col + 4] = True
+    damaged = clean.with_samples(np.where(bad, 16383, clean.samples).astype(np.uint16))
+    assert error(clean, bad, shipped_mlp(), damaged) < error(clean, bad, least_squares, damaged)
+
+
+@pytest.mark.parametrize("cfa", PATTERNS, ids=NAMES)
+@pytest.mark.parametrize("rate", [0.01, 0.2, 0.6])
+def test_gain_offset_and_header_do_not_matter(cfa, rate):
+    clean = scene(cfa)
+    damaged, bad = damage(clean, rate)
+    base = dataclasses.replace(damaged, samples=damaged.samples.astype(np.float64))
+    other = Mosaic(damaged.samples * 3.5 + 20000.0, cfa, ((0.0,),), 1.0)
+    a, b = shipped_mlp()(base, bad), shipped_mlp()(other, bad)
+    assert np.allclose((b - 20000.0) / 3.5, a, rtol=0, atol=2.0)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.2, 0.6])
+def test_what_bad_pixels_hold_is_never_looked_at(rate):
+    damaged, bad = damage(scene(BAYER[0]), rate)
+    other = damaged.samples.copy()
+    other[bad] = 65535 - other[bad]
+    answers = [shipped_mlp()(m, bad) for m in (damaged, damaged.with_samples(other))]
+    assert np.array_equal(*answers)
+
+
+def test_nan_and_masked_borders_are_left_alone_and_not_used():
+    clean = scene(BAYER[1])
+    samples = clean.samples.astype(np.float32)
+    samples[40:44, 50:60] = np.nan
+    samples[:, :6] = 60000
+    mosaic = Mosaic(samples, BAYER[1], ((500.0,),), 16383.0, Area(0, 6, *samples.shape))
+    bad = np.zeros(mosaic.shape, bool)
+    bad[42, 45:65] = bad[10, 0:10] = True
+    answer = np.full(mosaic.shape, np.nan)
+    answer[bad] = shipped_mlp()(mosaic, bad)
+    assert np.isnan(answer[10, :6]).all() and np.isnan(answer[42, 50:60]).all()
+    assert np.abs(answer[10, 6:10] - clean.samples[10, 6:10]).max() < 400
+    repaired = repair(mosaic, bad, shipped_mlp())
+    assert np.array_equal(np.isnan(repaired), np.isnan(samples))
+    assert np.array_equal(repaired[:, :6], samples[:, :6])
+
+
+@pytest.mark.parametrize("cfa", PATTERNS, ids=NAMES)
+@pytest.mark.parametrize("height", range(1, 6))
+@pytest.mark.parametrize("width", range(1, 6))
+def test_tiny_frames(cfa, height, width):
+    mosaic = scene(cfa, (height, width))
+    bad = np.zeros(mosaic.shape, bool)
+    bad[height // 2, width // 2] = True
+    if mosaic.samples.size == 1:
+        assert np.isnan(shipped_mlp()(mosaic, bad)).all()
+        with pytest.raises(FrameError):
+            repair(mosaic, bad, shipped_mlp())
+        return
+    value = repair(mosaic, bad, shipped_mlp())[height // 2, width // 2]
+    good = mosaic.samples[~bad]
+    span = max(float(np.ptp(good)), 300.0)
+    assert good.min() - span <= value <= good.max() + span
+
+
+def test_flat_frames_stay_flat():
+    for dtype, level in ((np.uint16, 700), (np.float32, 0.0)):
+        mosaic = Mosaic(np.full((40, 40), level, dtype))
+        bad = np.zeros(mosaic.shape, bool)
+        bad[5:8, 5:8] = bad[30, 30] = True
+        assert (repair(mosaic, bad, shipped_mlp()) == level).all()
+
+
+def test_a_hole_wider_than_the_window_falls_back_to_widening():
+    clean = scene(MONO)
+    bad = np.zeros(clean.shape, bool)
+    bad[30:50, 30:50] = True
+    answer = np.zeros(clean.shape)
+    answer[bad] = shipped_mlp()(clean, bad)
+    assert np.isnan(answer[40, 40]) and np.isfinite(answer[30, 30])
+    assert repair(clean, bad, shipped_mlp())[40, 40] > 500
+
+
+def test_no_bad_pixels():
+    mosaic = scene(MONO)
+    assert shipped_mlp()(mosaic, np.zeros(mosaic.shape, bool)).shape == (0,)
+
+
+@pytest.mark.parametrize("cfa", [XTRANS, QUAD_RGGB], ids=["XTRANS", "QUAD"])
+def test_unknown_patterns_are_refused(cfa):
+    mosaic = Mosaic(np.ones((24, 24), np.uint16), cfa)
+    assert not shipped_mlp().supports(cfa)
+    with pytest.raises(FrameError, match="least-squares"):
+        shipped_mlp()(mosaic, np.eye(24, dtype=bool))
+
+
+def test_windows_turn_with_the_frame():
+    clean = scene(MONO, (64, 64))
+    rows, cols = np.array([20]), np.array([31])
+    bad = np.zeros(clean.shape, bool)
+    bad[20, 31] = True
+    filled = normalise.fill(clean, bad)
+    features, unit = normalise.encode(filled, rows, cols)
+    assert features.shape == (1, normalise.FEATURES) and unit[0] > 0
+    assert features[0, 49 + 24] == 0 and features[0, 49:98].sum() == 48
+    back = normalise.decode(filled, rows, cols, np.zeros(1, np.float32), unit)
+    assert back == pytest.approx(filled.at(rows, cols))
+
+
+# ------------------------------------------------------------- what may be loaded
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A writable copy of the shipped models that the registry takes for the shipped ones."""
+    where = tmp_path / "models"
+    where.mkdir()
+    for name in (registry.SUMS, *registry.SHIPPED.values()):
+        shutil.copy(registry.folder() / name, where)
+    monkeypatch.setattr(registry, "folder", lambda: where)
+    return where
+
+
+def test_shipped_models_verify():
+    checks = registry.verify()
+    assert [c.name for c in checks] == list(registry.SHIPPED) and all(c.ok for c in checks), checks
+    shown = registry.show("mlp")
+    assert shown.shipped and shown.card.normalisation == normalise.NORMALISATION
+    assert shown.card.data and shown.card.metrics and len(shown.card.code) == 64
+    assert shown.path.stat().st_size < 2_000_000
+    json.dumps(dataclasses.asdict(registry.list_models()[0]))
+    assert shipped_mlp().default_up_to == shown.card.best_below_rate
+
+
+@pytest.mark.parametrize("how", ["bit", "truncated", "empty", "gone"])
+def test_a_tampered_shipped_model_is_refused(copy, how):
+    path = copy / registry.SHIPPED["mlp"]
+    data = bytearray(path.read_bytes())
+    if how == "bit":
+        data[len(data) // 2] ^= 1
+    elif how == "truncated":
+        del data[len(data) // 2 :]
+    path.write_bytes(b"" if how == "empty" else data)
+    if how == "gone":
+        path.unlink()
+    with pytest.raises(ModelError, match=path.name):
+        MlpCorrector.open("mlp")
+    assert [c.ok for c in registry.verify()] == [False]
+
+
+def test_a_shipped_model_without_its_sum_is_refused(copy):
+    (copy / registry.SUMS).write_text("")
+    with pytest.raises(ModelError, match=registry.SUMS):
+        registry.read("mlp")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 1000, 60_000])
+def test_a_users_broken_file_is_a_model_error(tmp_path, keep):
+    data = registry.read("mlp").data[:keep]
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=r"mine\.onnx"):
+        MlpCorrector.open(path)
+
+
+def test_a_users_own_model_is_taken_and_its_hash_told(tmp_path):
+    path = tmp_path / "mine.onnx"
+    shutil.copy(registry.read("mlp").path, path)
+    shown = registry.show(str(path))
+    assert not shown.shipped and shown.sha256 == registry.read("mlp").sha256
+    assert MlpCorrector.open(path).session.sha256 == shown.sha256
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ModelError, match="mlp"):
+        registry.read("nonesuch")
+
+
+def _edited(**changes):
+    card = json.loads(registry.show("mlp").card.to_json())
+    card.update(changes)
+    return json.dumps({k: v for k, v in card.items() if v != "missing"})
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (None, "card"),
+        ("{", "JSON"),
+        ("[]", "object"),
+        (lambda: _edited(card=99), "card version"),
+        (lambda: _edited(normalisation=99), "normalisation 99"),
+        (lambda: _edited(features=99), "99 inputs"),
+        (lambda: _edited(limits="missing"), "lacks limits"),
+        (lambda: _edited(radius="3"), "radius"),
+        (lambda: _edited(program=["99.0", ""]), "from 99.0"),
+        (lambda: _edited(program=["0.0.1", "0.1.0"]), "before 0.1.0"),
+    ],
+)
+def test_a_wrong_card_says_what_is_wrong(text, words):
+    with pytest.raises(ModelError, match=words) as caught:
+        cards.Card.parse(text() if callable(text) else text, "mine.onnx")
+    assert str(caught.value).startswith("mine.onnx")
+
+
+def test_a_model_whose_card_names_other_inputs_is_refused():
+    blob = registry.read("mlp")
+    data = blob.data.replace(b'"input": "window"', b'"input": "widnow"')
+    assert data != blob.data
+    with pytest.raises(ModelError, match="widnow"):
+        sessions.open_session(data, "mine.onnx", "")
+
+
+def test_importing_nets_does_not_load_onnxruntime():
+    code = "import sys, fixpix_cli.nets.correctors; sys.exit('onnxruntime' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
