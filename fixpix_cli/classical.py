@@ -69,30 +69,53 @@ def detect(mosaic: Mosaic) -> Detection:
         Any CFA and size.
     """
     light = mosaic.light()
-    noise = NoiseModel.of(light)
-    samples = _above_floor(light)
-    ratios = _ratios(samples, light, noise, "extreme")
+    seen = levels(light)
+    ratios = _ratios(seen, "extreme")
     rate = _rate(ratios)
     if rate >= CROWDED:
-        ratios = _ratios(samples, light, noise, "trimmed")
+        ratios = _ratios(seen, "trimmed")
         for stage in ("second", "third", "third"):
-            ratios = _ratios(samples, light, noise, stage, trusted(samples, ratios), fallback=ratios)
+            ratios = _ratios(seen, stage, trusted(seen.samples, ratios), fallback=ratios)
         rate = _rate(ratios)
     probability = np.zeros(mosaic.shape, np.float32)
     probability[mosaic.active.slices] = _sigmoid(ratios + np.float32(_logit(rate)))
     return Detection(probability, rate)
 
 
-def _above_floor(light: Mosaic) -> Float32:
-    """(H, W) float32 samples above the black level or the frame's floor, in DN."""
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """A plane's samples above its floor, and what the noise needs to know of them.
+
+    Parameters
+    ----------
+    samples : (H, W) float32 array, DN above `floor`
+    floor : dict of tile position to float, DN above black
+        0, or the frame's own floor where that is higher.
+    cfa : Cfa
+    noise : NoiseModel
+    """
+
+    samples: Float32
+    floor: dict[Offset, float]
+    cfa: Cfa
+    noise: NoiseModel
+
+    def sigma(self, values: Float32, position: Offset) -> Float32:
+        """Noise in DN at values of a tile position. The noise counts from black, not from the floor."""
+        return self.noise.sigma(values + self.floor[position]).astype(np.float32)
+
+
+def levels(light: Mosaic) -> Levels:
+    """The samples above the black level or the frame's floor."""
     samples = light.samples.astype(np.float32) - light.black_frame()
+    floor = {}
     for r, c in light.cfa.positions:
         plane = samples[r :: light.cfa.period[0], c :: light.cfa.period[1]]
         sparse = plane[:: max(1, plane.shape[0] // 256), :: max(1, plane.shape[1] // 256)]
         finite = sparse[np.isfinite(sparse)]
-        if finite.size:
-            plane -= max(0.0, float(np.quantile(finite, 0.005)))
-    return samples
+        floor[r, c] = max(0.0, float(np.quantile(finite, 0.005))) if finite.size else 0.0
+        plane -= floor[r, c]
+    return Levels(samples, floor, light.cfa, NoiseModel.of(light))
 
 
 def trusted(samples: Float32, ratios: Float32) -> Float32:
@@ -100,16 +123,12 @@ def trusted(samples: Float32, ratios: Float32) -> Float32:
     return np.where(ratios > -1 - _logit(_rate(ratios)), np.float32(np.nan), samples)
 
 
-def scores(
-    samples: Float32, cfa: Cfa, noise: NoiseModel, stage: str, neighbours_of: Float32 | None = None
-) -> Iterator[tuple[Band, Offset, Float32]]:
+def scores(seen: Levels, stage: str, neighbours_of: Float32 | None = None) -> Iterator[tuple[Band, Offset, Float32]]:
     """Band by band and tile position by tile position, the evidence t.
 
     Parameters
     ----------
-    samples : (H, W) float32 array, DN above the floor
-    cfa : Cfa
-    noise : NoiseModel
+    seen : Levels
     stage : str
         One of `STAGES`.
     neighbours_of : (H, W) float32 array, optional
@@ -120,6 +139,7 @@ def scores(
     band, position, t : the (h, w) float32 scores, NaN where undecidable
     """
     count, depth, allowed = STAGES[stage]
+    samples, cfa = seen.samples, seen.cfa
     near = {position: cfa.nearest(*position, count) for position in cfa.positions}
     radius = max(max(abs(r), abs(c)) for offsets in near.values() for r, c in offsets)
     own_bands = bands(samples, cfa, radius)
@@ -133,7 +153,7 @@ def scores(
             least, greatest = ranked([others.view(position, o) for o in near[position]], depth)
             low, high = least[-1], greatest[-1]
             with np.errstate(invalid="ignore"):
-                sigma = noise.sigma((high + low) / 2).astype(np.float32)
+                sigma = seen.sigma((high + low) / 2, position)
                 common = 0.5 * np.maximum(high - low, 0) + sigma
                 bright = (pixel - high - allowed * sigma) / (common + 0.3 * np.abs(high))
                 dark = (low - pixel - allowed * sigma) / (common + 0.3 * np.abs(low))
@@ -142,25 +162,18 @@ def scores(
             yield own, position, t
 
 
-def _ratios(
-    samples: Float32,
-    light: Mosaic,
-    noise: NoiseModel,
-    stage: str,
-    neighbours_of: Float32 | None = None,
-    fallback: Float32 | None = None,
-) -> Float32:
+def _ratios(seen: Levels, stage: str, neighbours_of: Float32 | None = None, fallback: Float32 | None = None) -> Float32:
     """(H, W) float32 log-likelihood ratios of bad against good; -inf where the sample is NaN."""
-    out = np.empty(samples.shape, np.float32)
+    out = np.empty(seen.samples.shape, np.float32)
     edges, values = (np.asarray(RULE_TABLES[key], np.float32) for key in ("edges", stage))
-    for band, position, t in scores(samples, light.cfa, noise, stage, neighbours_of):
+    for band, position, t in scores(seen, stage, neighbours_of):
         band.put(out, position, np.interp(t, edges, values))
     undecided = np.isnan(out)
     if fallback is not None:
         out[undecided] = fallback[undecided]
         undecided = np.isnan(out)
     out[undecided] = _LEAST
-    out[~np.isfinite(samples)] = -np.inf
+    out[~np.isfinite(seen.samples)] = -np.inf
     return out
 
 

@@ -259,9 +259,7 @@ def _fit(truth: Float32, above: Float32, allowed: Bool, rows: Array, cols: Array
     return _Weights(weights, float(np.sqrt(np.mean((x @ weights - y) ** 2))))
 
 
-def _predict(
-    above: Float32, holes: _Holes, weights: dict[Offset, _Weights], first: Float32, radius: int
-) -> Float32:
+def _predict(above: Float32, holes: _Holes, weights: dict[Offset, _Weights], first: Float32, radius: int) -> Float32:
     """(N,) new estimates of the holes; beyond the frame the hole's own first estimate stands in."""
     out = first.copy()
     offsets = _around(radius)

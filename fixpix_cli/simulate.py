@@ -120,7 +120,9 @@ class Sensor:
         return Mosaic(samples, self.cfa, ((float(self.black),),), float(self.white))
 
 
-def stars(shape: tuple[int, int], seed: int, count: int = 150, fwhm: float = 2.6, shift: tuple[float, float] = (0, 0)) -> Array:
+def stars(
+    shape: tuple[int, int], seed: int, count: int = 150, fwhm: float = 2.6, shift: tuple[float, float] = (0, 0)
+) -> Array:
     """(H, W) float scene of a star field over a sky gradient, DN/s; `shift` moves the sky (dither)."""
     rng = np.random.default_rng([seed, 21])
     height, width = shape

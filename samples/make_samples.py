@@ -1,6 +1,6 @@
 """Make the sample frames: a simulated camera's darks, and lights as FITS, DNG and TIFF, with their truths.
 
-    python samples/make_samples.py
+python samples/make_samples.py
 """
 
 from pathlib import Path

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from conftest import json_lines, scene, write_fits
+
 from fixpix_cli import files, maps
 from fixpix_cli.defects import DefectMap
 

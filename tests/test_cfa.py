@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from conftest import scene
+
 from fixpix_cli.cfa import BAYER, MONO, QUAD_RGGB, RGGB, XTRANS, Cfa
 from fixpix_cli.errors import UsageError
 from fixpix_cli.mosaic import Area

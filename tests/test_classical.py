@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from conftest import scene
+
 from fixpix_cli import classical, score
 from fixpix_cli.cfa import BAYER, MONO, RGGB, XTRANS
 from fixpix_cli.inject import Injection, inject

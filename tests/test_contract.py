@@ -6,8 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-
 from conftest import ROOT, json_lines, scene, write_fits
+
 from fixpix_cli import files, maps
 
 RECORD = {"path", "output", "status", "error", "defects", "rate", "method", "map", "seconds"}

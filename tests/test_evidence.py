@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-
 from conftest import scene
+
 from fixpix_cli import classical
 from fixpix_cli.defects import DQ
 from fixpix_cli.evidence import ONE, Bin, Counted, Evidence, Tally
@@ -31,7 +31,9 @@ def test_any_split_and_order_gives_the_same_sum():
 def test_the_mean_is_that_of_the_probabilities():
     rng = np.random.default_rng(0)
     images = [rng.random((10, 10)).astype(np.float32) for _ in range(7)]
-    total = sum((Tally.of(scene(shape=(10, 10)), image) for image in images[1:]), Tally.of(scene(shape=(10, 10)), images[0]))
+    total = sum(
+        (Tally.of(scene(shape=(10, 10)), image) for image in images[1:]), Tally.of(scene(shape=(10, 10)), images[0])
+    )
     mean = np.zeros(100)
     mean[total.entries["pixel"]] = total.mean
     assert np.allclose(mean.reshape(10, 10), np.mean(images, axis=0), atol=2 / 1024)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from conftest import scene
+
 from fixpix_cli.cfa import BAYER, MONO, RGGB, XTRANS
 from fixpix_cli.defects import DQ
 from fixpix_cli.errors import UsageError

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from conftest import scene
+
 from fixpix_cli import classical, repair, score
 from fixpix_cli.cfa import BAYER, MONO, QUAD_RGGB, RGGB, XTRANS
 from fixpix_cli.errors import FrameError

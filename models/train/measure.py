@@ -84,9 +84,7 @@ def _centre(mosaic: Mosaic) -> Mosaic:
     return mosaic.cropped(Area(top, left, min(height, top + side), min(width, left + side)))
 
 
-def _row(
-    camera: str, name: str, frames: Iterable[Mosaic], rate: float, pattern: str, mlp: MlpCorrector
-) -> Row:
+def _row(camera: str, name: str, frames: Iterable[Mosaic], rate: float, pattern: str, mlp: MlpCorrector) -> Row:
     sums, pixels = np.zeros(5), 0
     for frame in frames:
         noise = NoiseModel.of(frame)

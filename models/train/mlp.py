@@ -166,9 +166,7 @@ def agreement(net: Mlp, model: onnx.ModelProto, batch: data_.Batch) -> float:
     return worst
 
 
-def card_of(
-    settings: dict[str, Any], facts: dict[str, Any], metrics: dict[str, Any], folder: Path
-) -> cards.Card:
+def card_of(settings: dict[str, Any], facts: dict[str, Any], metrics: dict[str, Any], folder: Path) -> cards.Card:
     """The card, with the data's attribution by source and licence."""
     used = data_.table(folder, "frames.csv", "train") + data_.table(folder, "photos.csv", "train")
     credit = sorted({(row["source"], row["licence"]) for row in used if not row["file"].startswith("maps/")})

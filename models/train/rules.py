@@ -21,7 +21,6 @@ from fixpix_cli import classical, score
 from fixpix_cli.cfa import RGGB
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Area, Mosaic
-from fixpix_cli.noise import NoiseModel
 
 _FAR = (3, 3.5, 4, 5, 6, 8, 11, 16, 24, 40)
 EDGES = np.concatenate([[-1.0, -0.5, -0.2], np.arange(0.0, 1.0, 0.05), np.arange(1.0, 3.0, 0.125), _FAR])
@@ -57,17 +56,16 @@ def histograms(frames: list[Mosaic], stage: str) -> dict[str, np.ndarray]:
                 spec = Injection(rate, delta, kind, seed=1000 * number + round(rate * 1e5))
                 damage = inject(mosaic, spec, frame_key=f"{number} {delta}")
                 bad = damage.dq != 0
-                noise = NoiseModel.of(mosaic.with_samples(damage.samples))
-                samples = classical._above_floor(mosaic.with_samples(damage.samples))
+                seen = classical.levels(mosaic.with_samples(damage.samples))
                 others = None
                 if stage in ("second", "third"):
-                    ratios = classical._ratios(samples, mosaic, noise, "trimmed")
-                    others = classical.trusted(samples, ratios)
+                    ratios = classical._ratios(seen, "trimmed")
+                    others = classical.trusted(seen.samples, ratios)
                 if stage == "third":
-                    ratios = classical._ratios(samples, mosaic, noise, "second", others, fallback=ratios)
-                    others = classical.trusted(samples, ratios)
+                    ratios = classical._ratios(seen, "second", others, fallback=ratios)
+                    others = classical.trusted(seen.samples, ratios)
                 scores = np.full(mosaic.shape, np.nan, np.float32)
-                for band, position, t in classical.scores(samples, mosaic.cfa, noise, stage, others):
+                for band, position, t in classical.scores(seen, stage, others):
                     band.put(scores, position, t)
                 for what, chosen in (("good", ~bad & ~native), ("bad", bad)):
                     v = scores[chosen]
@@ -101,7 +99,7 @@ def main() -> None:
     for stage in STAGES:
         per_camera = [histograms(frames, stage) for frames in mosaics.values()]
         good, bad = (np.mean([c[what] / c[what].sum() for c in per_camera], axis=0) for what in ("good", "bad"))
-        tables[stage] = ratio(good, bad)
+        tables[stage] = np.where(EDGES < 0, np.minimum(ratio(good, bad), -3), ratio(good, bad))
         write(target, tables)
         classical.RULE_TABLES.update({key: tuple(map(float, value)) for key, value in tables.items()})
         print(stage, "fitted")

@@ -1,0 +1,102 @@
+"""The camera's memory on disk: exact, shared by processes, flipped or refused where it does not fit."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+from conftest import scene
+
+from fixpix_cli import maps
+from fixpix_cli.defects import DQ, DefectMap
+from fixpix_cli.errors import MismatchError, StoreError, UnreadableError
+from fixpix_cli.evidence import Bin, Counted, Evidence, Tally
+from fixpix_cli.mosaic import Conditions, Identity
+
+IDENTITY = Identity("", "Cam", "7", (40, 50), "RGGB")
+
+
+def part(n):
+    rng = np.random.default_rng(n)
+    probability = np.where(rng.random((40, 50)) < 0.1, rng.random((40, 50)), 0).astype(np.float32)
+    conditions = Conditions(60.0, 100.0, -5.0, "2026-01-01", "dark")
+    bin_ = Bin.of(conditions)
+    tally = Tally.of(scene(shape=(40, 50), seed=n), probability)
+    return Evidence({(0, bin_): tally}, {f"{n:064d}": Counted(f"{n:064d}", f"f{n}", bin_, conditions)})
+
+
+def test_a_map_comes_back_bit_for_bit(tmp_path):
+    path = tmp_path / "a.map.fits"
+    written, known = maps.add(path, IDENTITY, [part(1), part(2)], row_order="TOP-DOWN")
+    read = maps.read_map(path)
+    assert not known and read.evidence == written.evidence == part(1) + part(2)
+    assert read.identity == IDENTITY and read.row_order == "TOP-DOWN"
+    assert np.array_equal(maps.read_mask(path).planes[0].dq, read.view(0).dq)
+
+
+def test_a_frame_that_is_known_is_left_out(tmp_path):
+    path = tmp_path / "a.map.fits"
+    maps.add(path, IDENTITY, [part(1)])
+    written, known = maps.add(path, IDENTITY, [part(1), part(2)])
+    assert known == set(part(1).frames) and written.evidence == part(1) + part(2)
+
+
+def test_another_camera_is_refused(tmp_path):
+    path = tmp_path / "a.map.fits"
+    maps.add(path, IDENTITY, [part(1)])
+    with pytest.raises(StoreError, match="Cam #7"):
+        maps.add(path, Identity("", "Other", "", (40, 50)), [part(2)])
+
+
+def _add(path, n):
+    maps.add(path, IDENTITY, [part(n)])
+
+
+def test_processes_lose_nothing(tmp_path):
+    path = tmp_path / "a.map.fits"
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        pool.starmap(_add, [(path, n) for n in range(12)])
+    total = part(0)
+    for n in range(1, 12):
+        total = total + part(n)
+    assert maps.read_map(path).evidence == total
+
+
+def test_damaged_and_foreign_files_are_named(tmp_path):
+    path = tmp_path / "a.map.fits"
+    maps.add(path, IDENTITY, [part(1)])
+    path.write_bytes(path.read_bytes()[:4000])
+    with pytest.raises(StoreError, match=r"a\.map\.fits"):
+        maps.read_map(path)
+    (tmp_path / "t.fits").write_text("no")
+    with pytest.raises(UnreadableError, match=r"t\.fits"):
+        maps.read_mask(tmp_path / "t.fits")
+
+
+def test_masks_fit_flip_or_are_refused(tmp_path):
+    dq = np.zeros((6, 8), np.int32)
+    dq[0, 3] = int(DQ.DO_NOT_USE | DQ.HOT)
+    maps.write_mask(tmp_path / "m.fits", [DefectMap(dq)], row_order="TOP-DOWN")
+    mask = maps.read_mask(tmp_path / "m.fits")
+    assert np.array_equal(maps.for_frame(mask, [(6, 8)], "TOP-DOWN")[0][0].dq, dq)
+    flipped, notes = maps.for_frame(mask, [(6, 8)], "BOTTOM-UP")
+    assert flipped[0].dq[5, 3] == dq[0, 3] and "flipped" in notes[0]
+    with pytest.raises(MismatchError, match="8 x 6|6 x 8"):
+        maps.for_frame(mask, [(8, 6)], "")
+
+
+def test_several_planes(tmp_path):
+    planes = [DefectMap(np.full((4, 5), n, np.int32)) for n in (0, 1)]
+    maps.write_mask(tmp_path / "a.fits", planes, keys=(1, 3), per_key=True)
+    maps.write_mask(tmp_path / "b.fits", planes, keys=(0, 1))
+    for name in ("a", "b"):
+        read = maps.read_mask(tmp_path / f"{name}.fits").planes
+        assert [np.array_equal(r.dq, p.dq) for r, p in zip(read, planes, strict=True)] == [True, True]
+
+
+def test_the_store_finds_a_camera_by_its_identity(tmp_path):
+    store = maps.Store(tmp_path)
+    assert store.find(IDENTITY) is None
+    maps.add(store.path_of(IDENTITY), IDENTITY, [part(1)])
+    same = Identity("", "Cam", "7", (40, 50), "MONO")
+    assert store.find(same) == store.maps()[0]
+    assert store.find(Identity("", "Cam", "8", (40, 50))) is None
