@@ -53,7 +53,7 @@ class Cfa:
         """True for a 2 x 2 tile with two greens on a diagonal."""
         if self.period != (2, 2):
             return False
-        (a, b), (c, d) = self.tile
+        a, b, c, d = tuple("".join(self.tile))
         return (a == d != b != c) or (b == c != a != d)
 
     @property

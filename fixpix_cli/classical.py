@@ -100,7 +100,7 @@ class Levels:
     cfa: Cfa
     noise: NoiseModel
 
-    def sigma(self, values: Float32, position: Offset) -> Float32:
+    def sigma(self, values: Array, position: Offset) -> Float32:
         """Noise in DN at values of a tile position. The noise counts from black, not from the floor."""
         return self.noise.sigma(values + self.floor[position]).astype(np.float32)
 
@@ -108,13 +108,20 @@ class Levels:
 def levels(light: Mosaic) -> Levels:
     """The samples above the black level or the frame's floor."""
     samples = light.samples.astype(np.float32) - light.black_frame()
-    floor = {}
+    pr, pc = light.cfa.period
+    pools: dict[str, list[Array]] = {colour: [] for colour in light.cfa.colours}
     for r, c in light.cfa.positions:
-        plane = samples[r :: light.cfa.period[0], c :: light.cfa.period[1]]
+        plane = samples[r::pr, c::pc]
         sparse = plane[:: max(1, plane.shape[0] // 256), :: max(1, plane.shape[1] // 256)]
-        finite = sparse[np.isfinite(sparse)]
-        floor[r, c] = max(0.0, float(np.quantile(finite, 0.005))) if finite.size else 0.0
-        plane -= floor[r, c]
+        pools[light.cfa.colour(r, c)].append(sparse[np.isfinite(sparse)])
+    # One floor per colour: neighbours at other tile positions must stay comparable.
+    lowest = {}
+    for colour, parts in pools.items():
+        pool = np.concatenate(parts)
+        lowest[colour] = max(0.0, float(np.quantile(pool, 0.005))) if pool.size else 0.0
+    floor = {(r, c): lowest[light.cfa.colour(r, c)] for r, c in light.cfa.positions}
+    for r, c in light.cfa.positions:
+        samples[r::pr, c::pc] -= floor[r, c]
     return Levels(samples, floor, light.cfa, NoiseModel.of(light))
 
 

@@ -216,7 +216,7 @@ class Frame:
             little = mosaic.samples.dtype.newbyteorder("<")
             total.update(f"{little.str} {mosaic.shape[0]} {mosaic.shape[1]}\n".encode())
             data = np.ascontiguousarray(mosaic.samples.astype(little, copy=False))
-            total.update(memoryview(data).cast("B"))
+            total.update(data.view(np.uint8).reshape(-1).data)
         return total.hexdigest()
 
 

@@ -23,7 +23,7 @@ def check(run, good, bad, *options, code=1, word=""):
     assert "\n" not in failed[0]["error"] and "internal" not in failed[0]["error"]
     assert summary["done"] == 1
     assert not (bad.parent / "repaired" / bad.name).exists()
-    assert not [p for p in bad.parent.rglob(".fixpix*")]
+    assert not list(bad.parent.rglob(".fixpix*"))
 
 
 def test_a_text_file_named_fits(run, good, tmp_path):
@@ -63,7 +63,7 @@ def test_a_mask_of_another_shape(run, good, tmp_path):
     mask = tmp_path / "m.fits"
     maps.write_mask(mask, [DefectMap.empty((10, 12))])
     code, _, err = run("correct", good, "--map", mask)
-    assert code == 1 and "good" in err + "m.fits" and "12" in err
+    assert code == 1 and "m.fits" in err and "10 x 12" in err
 
 
 def test_a_map_of_another_camera(run, good, tmp_path):

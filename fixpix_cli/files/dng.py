@@ -56,7 +56,8 @@ def load(path: Path, assume: Assume) -> Frame:
     if LUT in ifd.entries:
         table = np.asarray(tree.values(ifd, LUT), np.uint16)
         codes = table[np.minimum(codes, len(table) - 1)]
-    mosaics, assumed = [], ()
+    mosaics = []
+    assumed: tuple[str, ...] = ()
     for channel in range(raster.samples):
         samples = np.ascontiguousarray(codes[..., channel])
         mosaic, assumed = describe(tree, ifd, samples, assume, 16 if table is not None else raster.bits, channel)

@@ -76,7 +76,8 @@ def load(path: Path, assume: Assume) -> Frame:
         found = [(i, hdu) for i, hdu in enumerate(hdus) if _is_image(hdu)]
         if not found:
             raise UnreadableError(f"{path}: holds no image")
-        mosaics, layouts, keys, assumed = [], [], [], ()
+        mosaics, layouts, keys = [], [], []
+        assumed: tuple[str, ...] = ()
         main = hdus[0].header
         for index, hdu in found:
             header = hdu.header

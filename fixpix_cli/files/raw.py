@@ -92,7 +92,7 @@ def _conditions(raw: Any) -> Conditions:
     other = getattr(raw, "other", None)
     shutter, iso, stamp = (getattr(other, name, 0) or 0 for name in ("shutter_speed", "iso_speed", "timestamp"))
     if isinstance(stamp, datetime.datetime):
-        time = stamp.isoformat()
+        time: str | None = stamp.isoformat()
     else:
         time = datetime.datetime.fromtimestamp(stamp, datetime.UTC).isoformat() if stamp else None
     return Conditions(exposure=float(shutter) or None, gain=float(iso) or None, time=time)
@@ -210,8 +210,8 @@ def write_dng(path: Path, frame: Frame, samples: Array, matrix: Array, balance: 
             extratags=tags,
         )
     if cfa.is_mono:  # tifffile refuses LinearRaw of one sample
-        with tifffile.TiffFile(path, mode="r+b") as file:
-            file.pages[0].tags[262].overwrite(34892)
+        with tifffile.TiffFile(path, mode="r+") as file:
+            file.pages.first.tags[262].overwrite(34892)
 
 
 def _tiles(samples: Array) -> Iterator[bytes]:
@@ -224,7 +224,7 @@ def _tiles(samples: Array) -> Iterator[bytes]:
         for left in range(0, width, _TILE):
             tile = np.ascontiguousarray(padded[top : top + _TILE, left : left + _TILE])
             block = tile.reshape(_TILE, _TILE // 2, 2)
-            yield imagecodecs.jpeg8_encode(block, lossless=True, predictor=1, bitspersample=16)
+            yield bytes(imagecodecs.jpeg8_encode(block, lossless=True, predictor=1, bitspersample=16))
 
 
 def _rationals(values: Sequence[float], denominator: int) -> tuple[int, ...]:

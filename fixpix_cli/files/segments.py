@@ -226,7 +226,7 @@ def _decode(path: Path, raster: Raster, shape: tuple[int, int, int], data: bytes
         return _unpack_bits(plain, raster, rows).reshape(shape)
     if raster.predictor == 3:
         return _float_decode(plain, raster, rows).reshape(shape)
-    stored = raster.dtype.newbyteorder(raster.order)
+    stored = np.dtype(raster.dtype.str.replace("<", raster.order))
     values = np.frombuffer(plain, stored, rows * cols * samples).reshape(shape).astype(raster.dtype)
     if raster.predictor == 2:
         unsigned = values.view(f"u{values.itemsize}")
@@ -267,7 +267,7 @@ def _encode(raster: Raster, shape: tuple[int, int, int], values: Array, old: byt
         if raster.predictor == 2:
             unsigned = values.view(f"u{values.itemsize}")
             values = np.concatenate([unsigned[:, :1], unsigned[:, 1:] - unsigned[:, :-1]], axis=1)
-        stored = values.dtype.newbyteorder(raster.order)
+        stored = np.dtype(values.dtype.str.replace("<", raster.order))
         plain = np.ascontiguousarray(values.astype(stored)).tobytes()
     if raster.compression == NONE:
         return plain + old[len(plain) :]
@@ -403,7 +403,7 @@ def _ljpeg_encode(shape: tuple[int, int, int], values: Array, old: bytes) -> byt
         block = block.astype(np.uint8)
     if components == 1:
         block = block[..., 0]
-    colours = {"colorspace": "RGB", "outcolorspace": "RGB"} if components == 3 else {}
+    colours: dict[str, Any] = {"colorspace": "RGB", "outcolorspace": "RGB"} if components == 3 else {}
     return bytes(
         imagecodecs.jpeg8_encode(block, lossless=True, predictor=predictor, bitspersample=precision, **colours)
     )

@@ -31,6 +31,7 @@ DAMAGE = (
     ("20%", 0.2, "scattered"),
     ("40%", 0.4, "scattered"),
     ("70%", 0.7, "scattered"),
+    ("85%", 0.85, "scattered"),
     ("3x3", 0.01, "cluster:3"),
     ("5x5", 0.01, "cluster:5"),
     ("columns", 0.01, "columns"),
@@ -131,7 +132,7 @@ def _mean(values: Iterable[float]) -> float:
 
 def best_below(metrics: dict[str, Any]) -> float | None:
     """The greatest scattered rate up to which both ratios of the mean camera are below 1; None: nowhere."""
-    best = None
+    best: float | None = None
     for damage in metrics.get("damage", {}).values():
         if damage["pattern"] != "scattered":
             continue

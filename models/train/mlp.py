@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import math
 import os
 import time
 import tomllib
@@ -95,7 +96,7 @@ def train(batch: data_.Batch, settings: dict[str, Any], run: Path, device: str) 
     started, shown = time.monotonic() - spent, []
     while (progress := _progress(step, started, loop)) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = loop["rate"] * min(1, (step + 1) / 200) * (0.5 + 0.5 * np.cos(np.pi * progress))
+            group["lr"] = loop["rate"] * min(1, (step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * progress))
         index = torch.randint(len(target), (loop["batch"],), generator=order)
         turn = mirrored[int(torch.randint(8, (1,), generator=order))]
         x = features[index].float()[:, turn].to(device)
