@@ -66,7 +66,9 @@ class DefectMap:
     @property
     def bad(self) -> Bool:
         """(H, W) bool: DO_NOT_USE is set."""
-        return (self.dq & np.int32(DQ.DO_NOT_USE)) != 0
+        # The low byte holds the bit: a quarter of the memory of testing the whole word.
+        low = np.ascontiguousarray(self.dq, "<i4").view(np.uint8).reshape(*self.dq.shape, 4)[..., 0]
+        return (low & np.uint8(DQ.DO_NOT_USE)).view(np.bool_)
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.dq & np.int32(DQ.DO_NOT_USE)))

@@ -23,10 +23,10 @@ import numpy as np
 from . import classical, files, maps, safe, strategy, workers
 from .defects import DefectMap
 from .errors import FixpixError, FrameError, NoMapError, RefusedError, StoreError, UnusableError, UsageError
-from .evidence import DEFAULT_THRESHOLD, LEAST, ONE, Bin, Counted, Evidence, Tally
+from .evidence import DEFAULT_THRESHOLD, Bin, Counted, Evidence, Tally
 from .inject import Injection, inject
 from .mosaic import Array, Assume, Bool, Edit, Frame, Identity, Mosaic
-from .repair import CLASSICAL, Corrector, noise_fill, quantise, repair, repairable
+from .repair import CLASSICAL, Corrector, noise_fill, repair, repairable
 from .score import Correction, Detection, correction, detection
 
 DONE, SKIPPED, FAILED, PLANNED = "done", "skipped", "failed", "planned"
@@ -309,7 +309,6 @@ def calibrate(
     sources = find(paths, recurse=recurse)
     result = result if result is not None else Calibrated()
     folder = maps.Store(store)
-    known: dict[Path, frozenset[str]] = {}
 
     def target_of(identity: Identity) -> Path:
         return map_file or folder.path_of(identity)
@@ -317,7 +316,7 @@ def calibrate(
     if map_file is not None:
         _one_camera(sources, common, map_file)
     if not common.dry_run:
-        (safe.ensure_folder if map_file is None else _ensure_parent)(store if map_file is None else map_file)
+        _usable_store(map_file.absolute().parent if map_file is not None else store)
     pending: dict[Path, list[tuple[Outcome, Evidence, Frame]]] = {}
     items = [(s.path, common, kind, map_file, store) for s in sources]
     count = 0
@@ -335,11 +334,15 @@ def calibrate(
             yield from _flush(pending, common, result)
             count = 0
     yield from _flush(pending, common, result)
-    del known
 
 
-def _ensure_parent(map_file: Path) -> None:
-    safe.ensure_folder(map_file.absolute().parent)
+def _usable_store(folder: Path) -> None:
+    try:
+        safe.ensure_folder(folder)
+    except UnusableError as error:
+        raise StoreError(
+            f"{folder}: the map store cannot be written; use --store or FIXPIX_STORE for another"
+        ) from error
 
 
 def _one_camera(sources: Sequence[Source], common: Common, map_file: Path) -> None:
@@ -448,7 +451,6 @@ class Repair:
     fill: str = "interpolate"
     overwrite: bool = False
     resume: bool = False
-    provenance: bool = False
 
 
 def correct(
@@ -551,11 +553,10 @@ def _correct_one(
                 raise FrameError(f"{target}: exists already; use --overwrite, --resume or another --out")
         frame = _load(path, common)
         notes = list(_assumed(frame))
-        flags, used, warnings = _bad(frame, common, how, store, looked, weak)
+        masks, used, warnings = _bad(frame, common, how, store, looked, weak)
         notes += warnings
         methods, edits, defects = [], [], 0
-        for mosaic, flag in zip(frame.mosaics, flags, strict=True):
-            bad = repairable(mosaic, flag.bad)
+        for mosaic, bad in zip(frame.mosaics, masks, strict=True):
             method, samples = _repair(mosaic, bad, how, path)
             methods.append(method)
             defects += int(np.count_nonzero(bad))
@@ -568,8 +569,6 @@ def _correct_one(
         target.parent.mkdir(parents=True, exist_ok=True)
         replacing = how.out is None or how.overwrite or how.resume
         files.save(frame, edits, target, overwrite=replacing)
-        if how.provenance:
-            notes.append("provenance is not written for this container")
         return Outcome(path, target, DONE, None, defects, defects / frame.pixels, method, used, notes=tuple(notes))
 
     return _attempt(path, work)
@@ -651,9 +650,8 @@ def _stored(frame: Frame, common: Common, store: Path) -> tuple[list[DefectMap] 
 
 def _bad(
     frame: Frame, common: Common, how: Repair, store: Path, looked: Looked | None, weak: list[DefectMap] | None
-) -> tuple[list[DefectMap], Path | None, list[str]]:
-    """Which pixels are bad, from which map, with warnings."""
-    flags = [DefectMap.empty(m.shape) for m in frame.mosaics]
+) -> tuple[list[Bool], Path | None, list[str]]:
+    """Which pixels are bad in each plane, from which map, with warnings."""
     known, notes, used = _given(frame, common, how)
     if not known and not how.maps:
         stored, notes, used = _stored(frame, common, store)
@@ -663,15 +661,16 @@ def _bad(
             "none of the given maps belongs to it" if how.maps else f"the store has no map of {frame.identity.camera}"
         )
         raise NoMapError(f"{frame.source}: {where}; run `fixpix calibrate` on its darks, give --map, or use --auto")
-    for planes in known:
-        flags = [mine | other for mine, other in zip(flags, planes, strict=True)]
     if how.auto:
         tallies = looked.tallies if looked is not None and looked.complete else tallies_of(frame)
-        own = [tally.view(_threshold(common), common.max_false) for tally in tallies]
-        flags = [mine | other for mine, other in zip(flags, own, strict=True)]
+        known.append([tally.view(_threshold(common), common.max_false) for tally in tallies])
         if weak is not None:
-            flags = [mine | other for mine, other in zip(flags, weak, strict=True)]
-    return flags, used, notes
+            known.append(weak)
+    bad = [repairable(m, plane.bad) for m, plane in zip(frame.mosaics, known[0], strict=True)]
+    for planes in known[1:]:
+        for n, (mosaic, plane) in enumerate(zip(frame.mosaics, planes, strict=True)):
+            bad[n] |= repairable(mosaic, plane.bad)
+    return bad, used, notes
 
 
 def _mlp() -> Any:
@@ -703,13 +702,16 @@ def _repair(mosaic: Mosaic, bad: Bool, how: Repair, path: Path) -> tuple[str, Ar
 def _corrector(mosaic: Mosaic, bad: Bool, method: str) -> tuple[str, Corrector]:
     if method in CLASSICAL:
         return method, CLASSICAL[method]
+    if method == "auto" and mosaic.samples.size > strategy.MLP_PIXELS:
+        return "least-squares", CLASSICAL["least-squares"]  # without opening the net for nothing
     mlp = _mlp()
     supported = mlp.supports(mosaic.cfa)
     if method == "mlp":
         if supported:
             return "mlp", mlp
         return f"least-squares (the mlp does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
-    choice = strategy.choose(strategy.measure(bad), mosaic.cfa, mlp.default_up_to if supported else None)
+    rate = int(np.count_nonzero(bad)) / bad.size
+    choice = strategy.choose(rate, bad.size, mlp.default_up_to if supported else None)
     return choice, mlp if choice == "mlp" else CLASSICAL[choice]
 
 
@@ -901,28 +903,3 @@ def _score_repair(truth: Sequence[DefectMap], clean: Path, repaired: Path, commo
             raise FrameError(f"{repaired}: has another shape than its truth or its clean frame")
         total += correction(a, b.samples, t.bad)
     return total
-
-
-__all__ = [
-    "DONE",
-    "FAILED",
-    "LEAST",
-    "ONE",
-    "PLANNED",
-    "SKIPPED",
-    "Calibrated",
-    "Common",
-    "Outcome",
-    "Repair",
-    "Scores",
-    "StoreError",
-    "UnusableError",
-    "calibrate",
-    "correct",
-    "detect",
-    "evaluate",
-    "find",
-    "inject_frames",
-    "plan",
-    "quantise",
-]

@@ -220,45 +220,57 @@ def least_squares(mosaic: Mosaic, bad: Bool) -> Array:
     """
     good = usable(mosaic, bad)
     rows, cols = np.nonzero(bad)
-    filled = mosaic.samples.astype(np.float32)
-    if not mosaic.is_integer:
-        filled[~np.isfinite(filled)] = np.nan
-    filled -= mosaic.black_frame()
-    holes = median(mosaic, bad) - mosaic.black_at(rows, cols)
+    holes = median(mosaic, bad)
     open_ = np.isnan(holes)
     if open_.any():
-        holes[open_] = widen(mosaic, good, rows[open_], cols[open_]) - mosaic.black_at(rows[open_], cols[open_])
-    filled[rows, cols] = holes
-    values = np.full(len(rows), np.nan)
+        holes[open_] = widen(mosaic, good, rows[open_], cols[open_])
+    # In the samples' own type: a copy in floats would double the memory of a large frame.
+    filled = mosaic.samples.copy()
+    filled[rows, cols] = quantise(holes, mosaic)
+    values = holes.copy()
     known = good | bad
-    for position in mosaic.cfa.positions:
+    groups = by_position(mosaic, rows, cols)
+    for position in dict.fromkeys(place for place, index in groups if len(index)):
         weights = _fit(filled, good, known, position, mosaic)
         if weights is None:
             continue
-        for place, index in by_position(mosaic, rows, cols):
-            if place != position:
-                continue
-            v, ok = neighbours(filled, known, rows[index], cols[index], AROUND)
-            v = _complete(v.astype(np.float64), ok, position, mosaic)
-            values[index] = v @ weights + mosaic.black_at(rows[index], cols[index])
-    rest = np.isnan(values)
-    values[rest] = holes[rest] + mosaic.black_at(rows[rest], cols[rest])
+        for place, index in groups:
+            if place == position and len(index):
+                v, ok = _around(filled, known, rows[index], cols[index], position, mosaic)
+                values[index] = _complete(v, ok, position, mosaic) @ weights + mosaic.black_at(rows[index], cols[index])
     return values
+
+
+def _around(
+    filled: Array, known: Bool, rows: Array, cols: Array, position: Offset, mosaic: Mosaic
+) -> tuple[Array, Array]:
+    """(N, 24) float64 neighbours in DN above black, and which of them are known."""
+    v, ok = neighbours(filled, known, rows, cols, AROUND)
+    v = v.astype(np.float64)
+    if len(mosaic.black) == len(mosaic.black[0]) == 1:
+        v -= mosaic.black[0][0]
+    else:
+        v -= mosaic.black_at(rows[:, None] + AROUND[:, 0], cols[:, None] + AROUND[:, 1])
+    return v, ok
 
 
 def _fit(filled: Array, good: Bool, known: Bool, position: Offset, mosaic: Mosaic) -> Array | None:
     """(24,) weights for one tile position, or None where too few good pixels are there to fit them."""
     pr, pc = mosaic.cfa.period
-    candidates = np.flatnonzero(good[position[0] :: pr, position[1] :: pc])
-    if len(candidates) < 8 * len(AROUND):
-        return None
-    step = max(1, len(candidates) // _FIT_PIXELS)
-    chosen = candidates[::step]
-    width = len(range(position[1], mosaic.shape[1], pc))
-    rows, cols = chosen // width * pr + position[0], chosen % width * pc + position[1]
-    v, ok = neighbours(filled, known, rows, cols, AROUND)
-    x = _complete(v.astype(np.float64), ok, position, mosaic)
-    y = filled[rows, cols].astype(np.float64)
+    plane = good[position[0] :: pr, position[1] :: pc]
+    stride = max(1, int((plane.size / (4 * _FIT_PIXELS)) ** 0.5))
+    chosen_r, chosen_c = np.nonzero(plane[::stride, ::stride])
+    if len(chosen_r) < 8 * len(AROUND):
+        stride = 1
+        chosen_r, chosen_c = np.nonzero(plane)
+        if len(chosen_r) < 8 * len(AROUND):
+            return None
+    step = max(1, len(chosen_r) // _FIT_PIXELS)
+    rows = chosen_r[::step] * stride * pr + position[0]
+    cols = chosen_c[::step] * stride * pc + position[1]
+    v, ok = _around(filled, known, rows, cols, position, mosaic)
+    x = _complete(v, ok, position, mosaic)
+    y = filled[rows, cols] - mosaic.black_at(rows, cols).astype(np.float64)
     gram = x.T @ x
     ridge = 1e-6 * np.trace(gram) / len(AROUND) + 1e-9
     return np.linalg.solve(gram + ridge * np.eye(len(AROUND)), x.T @ y)

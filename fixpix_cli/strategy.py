@@ -2,54 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
-
-from .cfa import Cfa
-from .mosaic import Bool
 from .repair import CLASSICAL
 
 #: Methods that `--method` offers now.
 METHODS = ("auto", "mlp", *CLASSICAL)
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What is known of a plane's damage before the repair.
-
-    Parameters
-    ----------
-    rate : float
-        Bad pixels / pixels.
-    clustered : float
-        Share of the bad pixels with a bad direct neighbour.
-    """
-
-    rate: float
-    clustered: float
+#: The mlp's first estimate looks at the whole frame and takes about 30 bytes per pixel. Up to this size it stays
+#: within 400 MB and about a second; beyond it the default is the local least squares.
+MLP_PIXELS = 16_000_000
 
 
-def measure(bad: Bool) -> Measured:
-    """Rate and clustering of a mask."""
-    count = int(np.count_nonzero(bad))
-    if not count:
-        return Measured(0.0, 0.0)
-    touching = np.zeros_like(bad)
-    touching[1:] |= bad[:-1]
-    touching[:-1] |= bad[1:]
-    touching[:, 1:] |= bad[:, :-1]
-    touching[:, :-1] |= bad[:, 1:]
-    return Measured(count / bad.size, int(np.count_nonzero(bad & touching)) / count)
-
-
-def choose(measured: Measured, cfa: Cfa, mlp_up_to: float | None) -> str:
+def choose(rate: float, pixels: int, mlp_up_to: float | None) -> str:
     """The repair method for one plane.
 
     Parameters
     ----------
-    measured : Measured
-    cfa : Cfa
+    rate : float
+        Bad pixels / pixels of the plane.
+    pixels : int
+        Of the plane.
     mlp_up_to : float or None
         The greatest damage rate at which the shipped MLP's card shows that it
         beats least squares on the validation cameras; None where no model
@@ -62,6 +34,6 @@ def choose(measured: Measured, cfa: Cfa, mlp_up_to: float | None) -> str:
         for which large tiles (X-Trans) in small frames leave too few pixels; it
         then falls back to medians by itself.
     """
-    if mlp_up_to is not None and 0 < measured.rate <= mlp_up_to:
+    if mlp_up_to is not None and 0 < rate <= mlp_up_to and pixels <= MLP_PIXELS:
         return "mlp"
     return "least-squares"

@@ -2,9 +2,10 @@
 
     FIXPIX_DATA=... python models/train/rules.py
 
-writes fixpix_cli/tables.py: for each stage of the detector the log-likelihood ratio of bad against good at some values of
-the evidence t. Every training camera weighs the same; native outliers are left
-out; the damage is our own injection, relative and sensor kinds, d 0.3 to 0.9.
+writes fixpix_cli/tables.py: for each stage of the detector the log-likelihood
+ratio of bad against good at some values of the evidence t. Every training
+camera weighs the same; native outliers are left out; the damage is our own
+injection, relative and sensor kinds, d 0.3 to 0.9.
 """
 
 from __future__ import annotations
