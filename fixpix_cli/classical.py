@@ -7,15 +7,16 @@ noise make of an ordinary pixel::
     t = (excess - c sigma) / (0.5 range + 0.3 |level| + sigma)
 
 At damage rates beyond a fraction of a percent neighbours are bad, too. Then
-the range is first that of the middle six of sixteen neighbours, in a
-second pass without the neighbours that the first one suspected and without
-the extremes of the others, in a third without those that the second suspected.
+the range is first taken without the extremes and, in a second pass, without
+the neighbours that the first one suspected. Beyond a few percent it is first
+that of the middle six of sixteen neighbours, then without the suspects and
+the extremes of the others, then without the new suspects.
 
 A table turns t into a log-likelihood ratio; with the frame's own damage rate
 as the prior that gives a probability. So the threshold in t moves with the
 rate by itself. The tables were fitted on the training cameras by
-``python models/train/rules.py`` with bright and dark excess in one table, since the
-rarer side would else be judged by too few cases.
+``python models/train/rules.py``, with bright and dark excess in one table,
+since the rarer side would else be judged by too few cases.
 
 The level is counted from the black level or, where that is higher, from the
 frame's own floor: a dark frame whose header states no black level would
@@ -40,7 +41,17 @@ CROWDED = 0.003
 #: stage -> how many of the nearest same-colour neighbours make the range, from the how many-th least to the
 #: how many-th greatest, and c. What noise alone does must stay below t = 0: in a dark frame, which is nothing
 #: but noise, half the pixels would else count as suspects and vouch for each other.
-STAGES = {"extreme": (8, 1, 2.5), "trimmed": (16, 6, 3.5), "second": (8, 2, 3.0), "third": (8, 1, 2.5)}
+STAGES = {
+    "extreme": (8, 1, 2.5),
+    "light": (8, 2, 3.0),
+    "trimmed": (16, 6, 3.5),
+    "second": (8, 2, 3.0),
+    "third": (8, 1, 2.5),
+}
+#: The passes below and from the rate `DENSE` on. The wide look of "trimmed" takes thin lines for damage, whose
+#: pixels then lose each other as witnesses: it is for frames in which damage is the greater part of what it sees.
+DENSE = 0.03
+PATHS = {False: ("light", "third"), True: ("trimmed", "second", "third", "third")}
 LEAST_RATE, GREATEST_RATE = 1e-6, 0.95
 
 
@@ -73,8 +84,9 @@ def detect(mosaic: Mosaic) -> Detection:
     ratios = _ratios(seen, "extreme")
     rate = _rate(ratios)
     if rate >= CROWDED:
-        ratios = _ratios(seen, "trimmed")
-        for stage in ("second", "third", "third"):
+        first, *others = PATHS[rate >= DENSE]
+        ratios = _ratios(seen, first)
+        for stage in others:
             ratios = _ratios(seen, stage, trusted(seen.samples, ratios), fallback=ratios)
         rate = _rate(ratios)
     probability = np.zeros(mosaic.shape, np.float32)

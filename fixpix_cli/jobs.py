@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from . import classical, files, maps, safe, strategy, workers
+from . import __version__, classical, files, maps, safe, strategy, workers
 from .defects import DefectMap
 from .errors import FixpixError, FrameError, NoMapError, RefusedError, StoreError, UnusableError, UsageError
 from .evidence import DEFAULT_THRESHOLD, Bin, Counted, Evidence, Tally
@@ -451,6 +451,7 @@ class Repair:
     fill: str = "interpolate"
     overwrite: bool = False
     resume: bool = False
+    provenance: bool = False
 
 
 def correct(
@@ -568,7 +569,9 @@ def _correct_one(
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         replacing = how.out is None or how.overwrite or how.resume
-        files.save(frame, edits, target, overwrite=replacing)
+        said = files.Provenance(__version__, defects, method, used.name if used else "") if how.provenance else None
+        if not files.save(frame, edits, target, overwrite=replacing, provenance=said):
+            notes.append("this file has no place for provenance; nothing was added")
         return Outcome(path, target, DONE, None, defects, defects / frame.pixels, method, used, notes=tuple(notes))
 
     return _attempt(path, work)

@@ -62,7 +62,8 @@ def _parallel(
     jobs: int,
     lost: Callable[[tuple[Any, ...]], Any],
 ) -> Iterator[Any]:
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    # Never "fork": LibRaw's OpenMP threads can deadlock in a forked child.
+    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     todo = deque(items)
     while todo:
         pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_quiet)

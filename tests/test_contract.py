@@ -172,3 +172,20 @@ def test_help_has_examples_for_every_command(run):
 def test_the_version(run):
     assert run("--version")[1].startswith("fixpix ")
     assert (ROOT / "pyproject.toml").read_text().count(f'version = "{run("--version")[1].split()[1]}"') == 1
+
+
+def test_provenance_is_added_on_demand_and_changes_no_pixel(run, frames, tmp_path):
+    from astropy.io import fits
+
+    assert run("inject", frames / "a1.fits", ROOT / "samples/lights/hills.dng", "--out", "hurt")[0] == 0
+    for name, options in (("plain", []), ("said", ["--provenance"])):
+        assert run("correct", "hurt", "--map", "hurt", "--out", name, *options)[0] == 0
+    plain, said = (tmp_path / n / "a1.fits" for n in ("plain", "said"))
+    with fits.open(said) as hdus:
+        header = hdus[0].header
+        assert "fixpix" in str(header["HISTORY"]) and header["FPXNPIX"] > 0 and header["INSTRUME"] == "Cam"
+    assert "FPXNPIX" not in fits.getheader(plain)
+    for name in ("a1.fits", "hills.dng"):
+        one, two = (files.load(tmp_path / n / name).mosaics[0].samples for n in ("plain", "said"))
+        assert np.array_equal(one, two)
+    assert b"bad pixels repaired" in (tmp_path / "said/hills.dng").read_bytes()

@@ -25,6 +25,9 @@ def command(
     ] = "interpolate",
     overwrite: o.Overwrite = False,
     resume: Annotated[bool, typer.Option("--resume", help="Skip frames whose output is there and whole.")] = False,
+    provenance: Annotated[
+        bool, typer.Option("--provenance", help="Say in the file what was done (FITS HISTORY, TIFF Software).")
+    ] = False,
     recurse: o.Recurse = False,
     store: o.Store = None,
     threshold: o.Threshold = None,
@@ -61,7 +64,7 @@ def command(
         raise UsageError(f"--fill {fill}: use {', '.join(FILLS)}")
     settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory)
     folder = None if in_place else out or Path("repaired")
-    how = work.Repair(auto, tuple(map_files or ()), folder, method, fill, overwrite, resume)
+    how = work.Repair(auto, tuple(map_files or ()), folder, method, fill, overwrite, resume, provenance)
     report = Report("repaired", as_json, quiet, verbose)
     report.follow(work.correct(paths, settings, how, store=o.store_folder(store), recurse=recurse))
     report.close()

@@ -1,7 +1,8 @@
-"""Floor 2. Files in and out: one keeper per container, all with the same two functions.
+"""Floor 2. Files in and out: one keeper per container, all with the same three functions.
 
     load(path, assume) -> Frame
     rewrite(frame, edits, temporary)      write a copy of frame.source with the edits in it
+    sign(path, provenance) -> bool        say in the file what was done; False where it has no place for that
 
 A keeper is the only file that imports its foreign library and translates that
 library's exceptions. `rewrite` writes a complete new file at `temporary`;
@@ -17,12 +18,31 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from .. import safe
 from ..errors import FrameError, RefusedError, UnreadableError
 from ..mosaic import Assume, Edit, Frame
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a repaired file says of itself.
+
+    version : of fixpix; pixels : repaired; method : in one word; map : name of the map file, or empty.
+    """
+
+    version: str
+    pixels: int
+    method: str
+    map: str = ""
+
+    def __str__(self) -> str:
+        source = f", map {self.map}" if self.map else ""
+        return f"fixpix {self.version}: {self.pixels} bad pixels repaired, {self.method}{source}"
+
 
 #: Suffix (lower case) -> keeper module. Compressed FITS is told by its two suffixes.
 KEEPERS: dict[str, str] = {
@@ -115,8 +135,18 @@ def load(path: str | os.PathLike[str], assume: Assume = Assume()) -> Frame:  # n
     return frame
 
 
-def save(frame: Frame, edits: Sequence[Edit], target: Path, *, overwrite: bool = False) -> None:
+def save(
+    frame: Frame, edits: Sequence[Edit], target: Path, *, overwrite: bool = False, provenance: Provenance | None = None
+) -> bool:
     """Write `frame.source` with `edits` (one per plane) to `target`; everything else is copied.
+
+    With `provenance`, and only if pixels changed, the file says so in its own
+    place: FITS in HISTORY and FPX cards, TIFF and DNG in the Software tag.
+
+    Returns
+    -------
+    bool
+        False if provenance was asked for and the file has no place for it.
 
     Raises
     ------
@@ -133,9 +163,13 @@ def save(frame: Frame, edits: Sequence[Edit], target: Path, *, overwrite: bool =
     if not native and not any(map(len, edits)):
         with safe.replacing(target, overwrite=overwrite, like=frame.source) as temporary:
             copy(frame.source, temporary)
-        return
+        return True
+    keeper, written = _keeper(frame.source), True
     with safe.replacing(target, overwrite=overwrite, like=frame.source) as temporary:
-        _keeper(frame.source).rewrite(frame, edits, temporary)
+        keeper.rewrite(frame, edits, temporary)
+        if provenance is not None and any(map(len, edits)):
+            written = keeper.sign(temporary, provenance)
+    return written
 
 
 def copy(source: Path, target: Path) -> None:

@@ -22,7 +22,7 @@ from ..errors import RefusedError, UnreadableError
 from ..mosaic import Array, Assume, Edit, Frame
 from . import segments
 from .ifd import Ifd, Tree
-from .tiff import conditions_of, describe, identity_of, opened
+from .tiff import conditions_of, describe, identity_of, opened, sign
 
 CFA, LINEAR_RAW = 32803, 34892
 LUT, DIGEST, OLD_DIGEST, UNIQUE_ID, NEW_DIGEST = 50712, 51111, 50972, 50781, 51111
@@ -134,3 +134,6 @@ def _new_ids(tree: Tree, raster: segments.Raster, edits: Sequence[Edit]) -> list
             renewed.update(np.ascontiguousarray(edit.values).tobytes())
         changes.append(segments.Patch(first.entries[UNIQUE_ID].place, renewed.digest()))
     return changes
+
+
+__all__ = ["digest", "load", "rewrite", "sign"]

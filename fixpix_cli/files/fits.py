@@ -401,3 +401,36 @@ def encode_checksum(total: int) -> str:
             letters[j][i] = four[j]
     text = "".join(chr(letters[j][i]) for j in range(4) for i in range(4))
     return text[-1] + text[:-1]
+
+
+def sign(path: Path, provenance: Any) -> bool:
+    """Add HISTORY and FPX cards to the primary header; all other cards stay as they are."""
+    if path.suffix.lower() == ".gz":
+        return False
+    with _opened(path) as hdus:
+        end = hdus[0].fileinfo()["datLoc"]
+    data = path.read_bytes()
+    header = data[:end]
+    last = next(c for c in range(0, end, 80) if header[c : c + 80].rstrip() == b"END")
+    line = str(provenance).encode("ascii", "replace").decode()
+    cards = [f"HISTORY {line[i : i + 72]}" for i in range(0, len(line), 72)]
+    cards += [
+        f"FPXVER  = {_quoted(provenance.version)} / fixpix version",
+        f"FPXNPIX = {provenance.pixels:>20} / bad pixels repaired",
+        f"FPXMAP  = {_quoted(provenance.map[:60])}",
+    ]
+    signed = header[:last] + b"".join(f"{card[:80]:<80}".encode("ascii", "replace") for card in cards)
+    signed += b"END".ljust(80)
+    signed += b" " * (-len(signed) % 2880)
+    with open(path, "r+b") as stream:
+        stream.write(signed.ljust(end) if len(signed) < end else signed)
+        if len(signed) > end:
+            stream.write(data[end:])
+        stream.flush()
+        _renew_checksums(stream, 0, path)
+    return True
+
+
+def _quoted(text: str) -> str:
+    doubled = text.replace("'", "''")
+    return f"'{doubled:<8}'"

@@ -23,12 +23,13 @@ _MOST_IFDS, _MOST_ENTRIES = 1000, 4096
 
 @dataclass(frozen=True)
 class Entry:
-    """One tag: its type and count, and where its value lies in the file."""
+    """One tag: its type and count, where its value lies in the file, and where the entry itself does."""
 
     tag: int
     type: int
     count: int
     place: int
+    slot: int = 0
 
     @property
     def size(self) -> int:
@@ -123,7 +124,7 @@ class Tree:
             if size > word:
                 value = self.unpack("Q" if self.big else "I", value)[0]
             if kind in _SIZES and value + size <= len(self.data):
-                entries.setdefault(tag, Entry(tag, kind, number, value))
+                entries.setdefault(tag, Entry(tag, kind, number, value, place))
         following = self.unpack("Q" if self.big else "I", first + step * count)[0]
         ifd = Ifd(offset, entries)
         children = [self._ifd(place)[0] for place in self.values(ifd, SUB_IFDS)]

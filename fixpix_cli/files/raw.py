@@ -25,7 +25,7 @@ from .. import __version__
 from ..cfa import MONO, Cfa
 from ..errors import RefusedError, UnreadableError
 from ..mosaic import Area, Array, Assume, Conditions, Edit, Frame, Identity, Mosaic, shifted_black
-from .tiff import opened
+from .tiff import opened, sign
 
 _CODES = {"R": 0, "G": 1, "B": 2, "C": 3, "M": 4, "Y": 5, "W": 6}
 #: XYZ (D65) to linear sRGB, for cameras of which LibRaw knows no matrix (IEC 61966-2-1).
@@ -230,3 +230,6 @@ def _tiles(samples: Array) -> Iterator[bytes]:
 def _rationals(values: Sequence[float], denominator: int) -> tuple[int, ...]:
     """Numerators and denominators in turn."""
     return tuple(part for v in values for part in (round(v * denominator), denominator))
+
+
+__all__ = ["load", "rewrite", "sign", "write_dng"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import mmap
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..cfa import MONO, Cfa
 from ..errors import RefusedError, UnreadableError
@@ -156,4 +155,29 @@ def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> None:
     segments.write(frame.source, temporary, segments.patches(tree, raster, edits))
 
 
-__all__: list[Any] = ["describe", "load", "np", "opened", "rewrite"]
+SOFTWARE = 305
+
+
+def sign(path: Path, provenance: Any) -> bool:
+    """Append to the Software tag of the first directory; False where the file has none.
+
+    The longer text goes to the end of the file, and the tag points there.
+    """
+    tree = opened(path)
+    entry = tree.chain[0].entries.get(SOFTWARE)
+    if entry is None or entry.type != 2:
+        return False
+    old = tree.raw(tree.chain[0], SOFTWARE).rstrip(b"\0")
+    text = old + b"; " + str(provenance).encode("ascii", "replace") + b"\0"
+    end = len(tree.data) + len(tree.data) % 2
+    word, code = (8, "Q") if tree.big else (4, "I")
+    if end + len(text) >= 1 << 32 and not tree.big:
+        return False
+    with open(path, "r+b") as stream:
+        stream.seek(end)
+        stream.write(text)
+        stream.seek(entry.slot + 4)
+        stream.write(struct.pack(f"{tree.order}{code}", len(text)))
+        stream.seek(entry.slot + 4 + word)
+        stream.write(struct.pack(f"{tree.order}{code}", end))
+    return True

@@ -18,7 +18,7 @@ import numpy as np
 import rawpy
 import tifffile
 
-from fixpix_cli import classical, score
+from fixpix_cli import classical, files, score
 from fixpix_cli.cfa import RGGB
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Area, Mosaic
@@ -28,9 +28,10 @@ EDGES = np.concatenate([[-1.0, -0.5, -0.2], np.arange(0.0, 1.0, 0.05), np.arange
 #: stage -> damage rates at which it is used
 STAGES = {
     "extreme": (3e-4, 1e-3),
-    "trimmed": (0.02, 0.2),
-    "second": (0.02, 0.2),
-    "third": (0.02, 0.2),
+    "light": (0.005, 0.02),
+    "trimmed": (0.03, 0.2),
+    "second": (0.03, 0.2),
+    "third": (0.01, 0.2),
 }
 DAMAGE = [("relative", 0.3), ("relative", 0.6), ("relative", 0.9), ("sensor", 0.7)]
 
@@ -44,12 +45,15 @@ def cameras(data: Path) -> dict[str, list[Mosaic]]:
     for name in ("gopro_hero7", "gopro_hero7black_a", "gopro_fusion_front"):
         frame = Mosaic(tifffile.imread(data / "mosaic" / f"{name}.tif"), RGGB, ((0.0,),), 16383.0)
         found[name] = [frame.cropped(Area(t, x, t + 1000, x + 2000)) for t, x in ((0, 0), (2000, 400))]
+    frame = files.load(data / "dng" / "gopro_hero6_adobe_ljpeg.dng").mosaics[0]
+    found["gopro_hero6"] = [frame.cropped(Area(t, x, t + 1000, x + 2000)) for t, x in ((0, 0), (2000, 400))]
     return found
 
 
 def histograms(frames: list[Mosaic], stage: str) -> dict[str, np.ndarray]:
     """Counts of good and of bad pixels over EDGES."""
     counts = {what: np.zeros(len(EDGES) + 1) for what in ("good", "bad")}
+    ratios = np.empty(0)
     for number, mosaic in enumerate(frames):
         native = score.native_outliers(mosaic)
         for rate in STAGES[stage]:
@@ -59,11 +63,9 @@ def histograms(frames: list[Mosaic], stage: str) -> dict[str, np.ndarray]:
                 bad = damage.dq != 0
                 seen = classical.levels(mosaic.with_samples(damage.samples))
                 others = None
-                if stage in ("second", "third"):
-                    ratios = classical._ratios(seen, "trimmed")
-                    others = classical.trusted(seen.samples, ratios)
-                if stage == "third":
-                    ratios = classical._ratios(seen, "second", others, fallback=ratios)
+                path = classical.PATHS[rate >= classical.DENSE]
+                for earlier in path[: path.index(stage)] if stage in path else ():
+                    ratios = classical._ratios(seen, earlier, others, fallback=None if others is None else ratios)
                     others = classical.trusted(seen.samples, ratios)
                 scores = np.full(mosaic.shape, np.nan, np.float32)
                 for band, position, t in classical.scores(seen, stage, others):
