@@ -1,5 +1,6 @@
 """Floor 1. Log-likelihood ratios of the classical detector; written by models/train/rules.py."""
 
+# fmt: off
 RULE_TABLES: dict[str, tuple[float, ...]] = {
     "edges": (
         -1, -0.5, -0.2, 0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3,
