@@ -109,7 +109,8 @@ def main() -> None:
 
 
 def write(target: Path, tables: dict[str, np.ndarray]) -> None:
-    lines = ['"""Floor 1. Log-likelihood ratios of the classical detector; written by models/train/rules.py."""', "", "# fmt: off"]
+    title = '"""Floor 1. Log-likelihood ratios of the classical detector; written by models/train/rules.py."""'
+    lines = [title, "", "# fmt: off"]
     lines += ["RULE_TABLES: dict[str, tuple[float, ...]] = {"]
     for key, values in tables.items():
         lines.append(f'    "{key}": (')
