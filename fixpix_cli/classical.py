@@ -31,10 +31,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .cfa import Cfa, Offset
-from .mosaic import Array, Float32, Mosaic
+from .mosaic import Array, Bool, Float32, Mosaic
 from .noise import NoiseModel
 from .planes import Band, bands, ranked
+from .repair import by_position, masked_median
 from .tables import RULE_TABLES
+from .tiles import neighbours
 
 #: Above this damage rate neighbours are taken for suspects, too.
 CROWDED = 0.003
@@ -71,13 +73,15 @@ class Detection:
     rate: float
 
 
-def detect(mosaic: Mosaic) -> Detection:
+def detect(mosaic: Mosaic, kind: str | None = None) -> Detection:
     """Find bad pixels in one plane by its own samples alone.
 
     Parameters
     ----------
     mosaic : Mosaic
         Any CFA and size.
+    kind : str, optional
+        What the frame shows. In a dark, bias or flat there are no stars to spare.
     """
     light = mosaic.light()
     seen = levels(light)
@@ -88,6 +92,9 @@ def detect(mosaic: Mosaic) -> Detection:
         ratios = _ratios(seen, first)
         for stage in others:
             ratios = _ratios(seen, stage, trusted(seen.samples, ratios), fallback=ratios)
+        rate = _rate(ratios)
+    if rate < DENSE and kind not in STARLESS:
+        _spare_stars(seen, ratios, rate)
         rate = _rate(ratios)
     probability = np.zeros(mosaic.shape, np.float32)
     probability[mosaic.active.slices] = _sigmoid(ratios + np.float32(_logit(rate)))
@@ -135,6 +142,51 @@ def levels(light: Mosaic) -> Levels:
     for r, c in light.cfa.positions:
         samples[r::pr, c::pc] -= floor[r, c]
     return Levels(samples, floor, light.cfa, NoiseModel.of(light))
+
+
+#: Kinds of frames without an image in them.
+STARLESS = ("dark", "bias", "flat")
+#: A bright pixel is part of a star if at least so many of its eight direct neighbours, of whatever colour, stand
+#: out of their own colour's surroundings by at least this share of the pixel's excess and by so many sigma.
+_STAR_NEIGHBOURS, _STAR_SHARE, _STAR_SIGMA = 2, 0.15, 4.0
+_BESIDE = tuple((r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if r or c)
+
+
+def _spare_stars(seen: Levels, ratios: Float32, rate: float) -> None:
+    """Take back the evidence against pixels that share their light with their neighbours, in place.
+
+    Optics spread a point of light over neighbouring pixels of all colours; a
+    hot pixel stands alone. Looking at its own colour only, a sharp star on a
+    Bayer sensor is a hot pixel like any other. Not for crowded frames, where
+    damage stands beside damage.
+    """
+    samples = seen.samples
+    good = np.isfinite(samples)
+    plane = Mosaic(samples, seen.cfa)
+    rows, cols = np.nonzero(ratios > -3.0 - _logit(rate))
+    for position, index in by_position(plane, rows, cols):
+        if not index.size:
+            continue
+        r, c = rows[index], cols[index]
+        excess = samples[r, c] - _surroundings(seen, good, r, c, position)
+        sharing = np.zeros(len(index), int)
+        for dr, dc in _BESIDE:
+            place = ((position[0] + dr) % seen.cfa.period[0], (position[1] + dc) % seen.cfa.period[1])
+            nr, nc = r + dr, c + dc
+            inside = (nr >= 0) & (nr < samples.shape[0]) & (nc >= 0) & (nc < samples.shape[1])
+            nr, nc = np.where(inside, nr, r), np.where(inside, nc, c)
+            around = _surroundings(seen, good, nr, nc, place)
+            least = np.maximum(_STAR_SHARE * excess, _STAR_SIGMA * seen.sigma(around, place))
+            sharing += inside & (samples[nr, nc] - around > least)
+        star = (excess > 0) & (sharing >= _STAR_NEIGHBOURS)
+        ratios[r[star], c[star]] = _LEAST
+
+
+def _surroundings(seen: Levels, good: Bool, rows: Array, cols: Array, position: Offset) -> Array:
+    """(N,) medians of the 16 nearest same-colour pixels, DN above the floor."""
+    offsets = np.array(seen.cfa.nearest(*position, 16))
+    v, ok = neighbours(seen.samples, good, rows, cols, offsets)
+    return np.nan_to_num(masked_median(v.astype(np.float64), ok))
 
 
 def trusted(samples: Float32, ratios: Float32) -> Float32:

@@ -211,7 +211,7 @@ def _load(path: Path, common: Common) -> Frame:
 
 def tallies_of(frame: Frame) -> list[Tally]:
     """What one frame says about each of its planes."""
-    return [Tally.of(m, classical.detect(m).probability) for m in frame.mosaics]
+    return [Tally.of(m, classical.detect(m, frame.conditions.kind).probability) for m in frame.mosaics]
 
 
 def _threshold(common: Common) -> float:
@@ -219,7 +219,9 @@ def _threshold(common: Common) -> float:
 
 
 def _evidence_of(frame: Frame, kind: str | None) -> tuple[Evidence, str]:
-    conditions = replace(frame.conditions, kind=kind) if kind else frame.conditions
+    if kind:
+        frame = replace(frame, conditions=replace(frame.conditions, kind=kind))
+    conditions = frame.conditions
     digest = frame.digest
     bin_ = Bin.of(conditions)
     tallies = {(plane, bin_): tally for plane, tally in enumerate(tallies_of(frame))}
@@ -256,7 +258,7 @@ def _detect_one(
             return Outcome(path, target, PLANNED, method="rules", notes=_assumed(frame))
         flags, images, notes = [], [], list(_assumed(frame))
         for mosaic in frame.mosaics:
-            found = classical.detect(mosaic)
+            found = classical.detect(mosaic, frame.conditions.kind)
             flags.append(Tally.of(mosaic, found.probability).view(_threshold(common), common.max_false))
             if probability:
                 images.append(found.probability)

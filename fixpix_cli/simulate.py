@@ -68,7 +68,7 @@ class Sensor:
         where = rng.choice(dq.size, count, replace=False)
         kinds, shares = zip(*SHARES, strict=True)
         drawn = rng.choice(len(kinds), count, p=np.array(shares) / sum(shares))
-        dq.reshape(-1)[where] = np.array([int(kinds[i]) for i in drawn]) | int(DQ.DO_NOT_USE)
+        dq.reshape(-1)[where] = np.array([int(kinds[i]) for i in drawn], np.int64) | int(DQ.DO_NOT_USE)
         return dq
 
     @cached_property

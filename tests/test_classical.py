@@ -82,3 +82,17 @@ def test_real_cameras(data, rate, recall, precision):
         total.append((ratios["recall"], ratios["precision"]))
     mean = np.mean(total, axis=0)
     assert mean[0] >= recall and mean[1] >= precision
+
+
+@pytest.mark.parametrize("cfa", [RGGB, MONO], ids=lambda c: c.name)
+def test_sharp_stars_are_spared_and_hot_pixels_among_them_found(cfa):
+    from fixpix_cli.simulate import stars
+
+    sky = stars((320, 480), 4, count=250, fwhm=2.0)
+    clean = Sensor(shape=sky.shape, cfa=cfa, seed=9, defects=0).expose(sky, 30)
+    found = classical.detect(clean).probability >= DEFAULT_THRESHOLD
+    assert found.sum() <= 8
+    sensor = Sensor(shape=sky.shape, cfa=cfa, seed=9)
+    flagged = classical.detect(sensor.expose(sky, 30)).probability >= DEFAULT_THRESHOLD
+    hot = (sensor.truth & (1 << 11)) != 0
+    assert flagged[hot].mean() > 0.9

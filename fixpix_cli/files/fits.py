@@ -4,7 +4,9 @@ astropy finds the data; the values are read and written by our own few lines,
 since astropy's write-back touches headers and padding of real files. Row order
 is kept as stored; ROWORDER and the Bayer offsets only name the colours.
 
-Tile-compressed files (.fz) can be read, not rewritten.
+Tile-compressed images can be read, not rewritten. A file's content decides what
+it is, not its name: gzip and tile compression also come as plain ``.fits``, where
+an offset into the unpacked bytes would read and patch the wrong ones.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import gzip
 import re
 import shutil
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +36,36 @@ _OFFSETS = {(8, -128): np.int8, (16, 32768): np.uint16, (32, 2147483648): np.uin
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a plane's values lie: byte offset in the (unpacked) file, stored dtype, BZERO."""
+    """Where a plane's values lie: byte offset in the (gunzipped) file, stored dtype, BZERO.
+
+    Tile-compressed planes have none.
+    """
 
     offset: int
     stored: str
     zero: int
+
+
+#: First bytes of packers that astropy would open without a word.
+_PACKERS = {b"BZh": "bzip2", b"PK\x03\x04": "zip", b"\xfd7zXZ": "xz", b"\x1f\x9d": "compress"}
+#: Samples per byte of a compressed file; a header that claims more is damaged.
+_MOST_PER_BYTE = 2000
+
+
+def _is_gzip(path: Path) -> bool:
+    """True for gzip content, whatever the name says.
+
+    Raises
+    ------
+    UnreadableError
+        The file is packed in another way.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(6)
+    for magic, name in _PACKERS.items():
+        if head.startswith(magic):
+            raise UnreadableError(f"{path}: is packed with {name}; unpack it first")
+    return head.startswith(b"\x1f\x8b")
 
 
 @contextlib.contextmanager
@@ -52,11 +80,15 @@ def _opened(path: Path) -> Iterator[Any]:
                 path,
                 memmap=False,
                 do_not_scale_image_data=True,
-                disable_image_compression=path.suffix.lower() != ".fz",
                 ignore_missing_simple=False,
             ) as hdus:
+                if hdus[0].header.get("SIMPLE") is False:
+                    raise UnreadableError(f"{path}: says of itself that it is not standard FITS (SIMPLE = F)")
                 yield hdus
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError) as error:
+    except (
+        *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError),
+        *(MemoryError, zlib.error, fits.VerifyError),
+    ) as error:
         raise UnreadableError(f"{path}: is damaged or not FITS ({_first_line(error)})") from error
     except OSError as error:
         if error.errno is not None:
@@ -66,13 +98,15 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines()
-    return text[0].rstrip(".") if text else type(error).__name__
+    # astropy's advice to Python programmers is of no use to somebody with a broken file.
+    return text[0].split(", this file")[0].rstrip(".") if text else type(error).__name__
 
 
 def load(path: Path, assume: Assume) -> Frame:
     """Read every two-dimensional image of a FITS file; see `fixpix_cli.files.load`."""
-    packed = path.suffix.lower() == ".fz"
-    with _opened(path) as hdus:
+    zipped = _is_gzip(path)
+    with _opened(path) as hdus, contextlib.ExitStack() as closing:
+        unpacked = closing.enter_context(gzip.open(path, "rb")) if zipped else None
         found = [(i, hdu) for i, hdu in enumerate(hdus) if _is_image(hdu)]
         if not found:
             raise UnreadableError(f"{path}: holds no image")
@@ -85,15 +119,22 @@ def load(path: Path, assume: Assume) -> Frame:
                 raise RefusedError(
                     f"{path}: image {index} has {header['NAXIS']} axes; fixpix handles two-dimensional images"
                 )
-            samples, layout = _compressed(path, hdu) if packed else _plain(path, hdu)
+            layout: Layout | None = None
+            if _is_tiled(hdu):
+                samples = _compressed(path, hdu)
+            else:
+                samples, layout = _plain(path, hdu, unpacked)
             mosaic, assumed = _mosaic(samples, main, header, assume)
             mosaics.append(mosaic)
             layouts.append(layout)
             keys.append(index)
         first = found[0][1].header
         identity = _identity(main, first, mosaics, assume)
-        conditions = _conditions(main, first)
+        conditions = conditions_of(main, first)
         order = _text(main, first, "ROWORDER").upper()
+        if unpacked is not None:
+            while unpacked.read(1 << 20):  # to the end: only there gzip tells damaged data by its CRC
+                pass
     return Frame(
         tuple(mosaics),
         path,
@@ -107,48 +148,68 @@ def load(path: Path, assume: Assume) -> Frame:
     )
 
 
+def _is_tiled(hdu: Any) -> bool:
+    """True for tile-compressed images."""
+    return type(hdu).__name__ == "CompImageHDU"
+
+
 def _is_image(hdu: Any) -> bool:
     """True for image HDUs with pixels that are not fixpix's own extensions."""
     header = hdu.header
     name = str(header.get("XTENSION", "IMAGE")).strip()
-    plain = name == "IMAGE" or type(hdu).__name__ == "CompImageHDU"
+    plain = name == "IMAGE" or _is_tiled(hdu)
     return plain and header.get("NAXIS", 0) >= 2 and hdu.name not in OURS and "GROUPS" not in header
 
 
-def _plain(path: Path, hdu: Any) -> tuple[Array, Layout]:
-    """(H, W) samples in native byte order, read at the place that astropy found."""
+def _plain(path: Path, hdu: Any, unpacked: Any) -> tuple[Array, Layout]:
+    """(H, W) samples in native byte order, read at the place that astropy found.
+
+    `unpacked` is the gunzipped stream, or None for a plain file.
+    """
     header = hdu.header
-    bitpix, shape = header["BITPIX"], (header["NAXIS2"], header["NAXIS1"])
+    bitpix, shape = header["BITPIX"], _shape(path, header)
     if bitpix not in _STORED:
         raise UnreadableError(f"{path}: BITPIX = {bitpix} is not in the FITS standard")
     stored = np.dtype(_STORED[bitpix])
     zero = _zero(path, header, bitpix)
     offset = hdu.fileinfo()["datLoc"]
-    size = int(shape[0]) * int(shape[1]) * stored.itemsize
-    if path.suffix.lower() == ".gz":
-        with gzip.open(path, "rb") as stream:
-            stream.seek(offset)
-            raw = stream.read(size)
-    else:
-        if offset + size > path.stat().st_size:
-            raise UnreadableError(
-                f"{path}: is truncated: the header promises {size} bytes of pixels, "
-                f"{max(0, path.stat().st_size - offset)} are there"
-            )
-        raw = None
-    if raw is not None:
-        if len(raw) < size:
-            raise UnreadableError(f"{path}: is truncated")
-        values = np.frombuffer(raw, stored)
-    else:
-        values = np.fromfile(path, stored, int(shape[0]) * int(shape[1]), offset=offset)
+    count = shape[0] * shape[1]
+    size = count * stored.itemsize
+    there = path.stat().st_size
+    if unpacked is None:
+        there = max(0, there - offset)
+    elif size <= there * _MOST_PER_BYTE:
+        unpacked.seek(offset)
+        raw = unpacked.read(size)
+        there = len(raw)
+    if there < size:
+        raise UnreadableError(f"{path}: is truncated: the header promises {size} bytes of pixels, {there} are there")
+    values = np.fromfile(path, stored, count, offset=offset) if unpacked is None else np.frombuffer(raw, stored)
     return _native(values.reshape(shape), bitpix, zero), Layout(offset, stored.str, zero)
 
 
-def _compressed(path: Path, hdu: Any) -> tuple[Array, None]:
+def _shape(path: Path, header: Any) -> tuple[int, int]:
+    """Rows and columns of an image."""
+    rows, cols = header["NAXIS2"], header["NAXIS1"]
+    if not (isinstance(rows, int) and isinstance(cols, int) and rows > 0 and cols > 0):
+        raise UnreadableError(f"{path}: is damaged (an image of {cols} x {rows})")
+    return rows, cols
+
+
+def _compressed(path: Path, hdu: Any) -> Array:
+    """(H, W) samples of a tile-compressed image, in native byte order."""
     header = hdu.header
-    zero = _zero(path, header, header["BITPIX"])
-    return _native(np.asarray(hdu.data), header["BITPIX"], zero), None
+    shape, zero = _shape(path, header), _zero(path, header, header["BITPIX"])
+    size = path.stat().st_size
+    if shape[0] * shape[1] > size * _MOST_PER_BYTE:
+        raise UnreadableError(f"{path}: claims {shape[1]} x {shape[0]} pixels, too many for a file of {size} bytes")
+    try:
+        values = np.asarray(hdu.data)
+    except Exception as error:  # the codecs raise classes of their own, which astropy does not publish
+        raise UnreadableError(f"{path}: a compressed tile is damaged ({_first_line(error)})") from error
+    if values.shape != shape:
+        raise UnreadableError(f"{path}: is damaged (its compressed tiles do not make up the image)")
+    return _native(values, header["BITPIX"], zero)
 
 
 def _zero(path: Path, header: Any, bitpix: int) -> int:
@@ -156,7 +217,7 @@ def _zero(path: Path, header: Any, bitpix: int) -> int:
     zero, scale = float(header.get("BZERO", 0)), float(header.get("BSCALE", 1))
     if (zero, scale) == (0.0, 1.0):
         return 0
-    if scale == 1 and (bitpix, int(zero)) in _OFFSETS:
+    if scale == 1 and zero.is_integer() and (bitpix, int(zero)) in _OFFSETS:
         return int(zero)
     raise RefusedError(f"{path}: scaled pixels (BSCALE = {scale:g}, BZERO = {zero:g}) cannot be rewritten exactly")
 
@@ -198,7 +259,7 @@ def _mosaic(samples: Array, main: Any, header: Any, assume: Assume) -> tuple[Mos
     white = assume.white
     if white is None:
         white = _number(main, header, "SATURATE", "SATLEVEL")
-    if white is None or not np.isfinite(white):
+    if white is None or not np.isfinite(white) or white <= 0:
         white = default_white(samples)
         assumed.append(f"white {white:g}")
     return Mosaic(samples, cfa, black, float(white)), tuple(assumed)
@@ -246,6 +307,9 @@ def _number(main: Any, header: Any, *keys: str) -> float | None:
     return None
 
 
+_BINNING = (("YBINNING", "BINY", "CCDYBIN"), ("XBINNING", "BINX", "CCDXBIN"))
+
+
 def _identity(main: Any, header: Any, mosaics: Sequence[Mosaic], assume: Assume) -> Identity:
     model = _text(main, header, "INSTRUME", "CAMERA", "CAMMODEL")
     serial = _text(main, header, "CAMSN", "SERIALNO", "CAM_SN", "SERNUM", "CAMERASN", "INTSN")
@@ -253,7 +317,7 @@ def _identity(main: Any, header: Any, mosaics: Sequence[Mosaic], assume: Assume)
         model = ""
     if assume.camera is not None:
         model, serial = assume.camera, ""
-    binning = [_number(main, header, *keys) for keys in (("YBINNING", "BINY"), ("XBINNING", "BINX"))]
+    binning = [_number(main, header, *keys) for keys in _BINNING]
     return Identity(
         model=model,
         serial=serial,
@@ -275,15 +339,26 @@ _KINDS = (
 )
 
 
-def _conditions(main: Any, header: Any) -> Conditions:
-    temperature = _number(main, header, "CCD-TEMP", "CCD_TEMP", "CCDTEMP", "TEMPERAT", "CAMTCCD", "CAMTEMP", "SET-TEMP")
-    if temperature is not None and temperature > 150:  # kelvin
-        temperature = round(temperature - 273.15, 3)
+_TEMPERATURES = ("CCD-TEMP", "CCD_TEMP", "CCDTEMP", "TEMPERAT", "CAMTCCD", "CAMTEMP", "SET-TEMP")
+
+
+def _temperature(main: Any, header: Any) -> float | None:
+    """Of the sensor, in C. Above 150 it is kelvin; a bare CAMTEMP of -1 is 'no data' (MicroObservatory)."""
+    for key in _TEMPERATURES:
+        value = _number(main, header, key)
+        if value is None or (key == "CAMTEMP" and re.fullmatch(r"-1(\.0*)?( *K)?", _text(main, header, key))):
+            continue
+        return round(value - 273.15, 3) if value > 150 else value
+    return None
+
+
+def conditions_of(main: Any, header: Any) -> Conditions:
+    """Exposure, gain, temperature, time and kind from header cards (any mapping), `header` before `main`."""
     word = _text(main, header, "IMAGETYP", "FRAMETYP", "FRAME").lower()
     return Conditions(
         exposure=_number(main, header, "EXPTIME", "EXPOSURE"),
         gain=_number(main, header, "GAIN", "ISOSPEED", "ISO"),
-        temperature=temperature,
+        temperature=_temperature(main, header),
         time=_text(main, header, "DATE-OBS") or None,
         kind=next((kind for part, kind in _KINDS if part in word), None),
     )
@@ -292,26 +367,47 @@ def _conditions(main: Any, header: Any) -> Conditions:
 def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> None:
     """Copy the file and patch the edited pixels' bytes; checksum cards follow, if there are any."""
     source = frame.source
-    if source.suffix.lower() == ".fz":
+    if any(len(edit) and layout is None for edit, layout in zip(edits, frame.layout, strict=True)):
         raise RefusedError(f"{source}: tile-compressed FITS cannot be rewritten bit-exactly yet; funpack it first")
-    gz = source.suffix.lower() == ".gz"
-    if gz:
-        plain = temporary.with_name(temporary.name + ".plain")
-        try:
-            with gzip.open(source, "rb") as packed, open(plain, "wb") as out:
-                shutil.copyfileobj(packed, out, 1 << 20)
-            _patch(frame, edits, plain)
-            with (
-                open(plain, "rb") as stream,
-                open(temporary, "wb") as out,
-                gzip.GzipFile(fileobj=out, mode="wb", mtime=0, filename="") as packed_out,
-            ):
-                shutil.copyfileobj(stream, packed_out, 1 << 20)
-        finally:
-            plain.unlink(missing_ok=True)
-    else:
+    if not _is_gzip(source):
         shutil.copyfile(source, temporary)
         _patch(frame, edits, temporary)
+        return
+    plain = temporary.with_name(temporary.name + ".plain")
+    try:
+        with _gunzipped(source) as packed, open(plain, "wb") as out:
+            shutil.copyfileobj(packed, out, 1 << 20)
+        _patch(frame, edits, plain)
+        name, when, level = _gzip_header(source)
+        with (
+            open(plain, "rb") as stream,
+            open(temporary, "wb") as out,
+            gzip.GzipFile(fileobj=out, mode="wb", mtime=when, filename=name, compresslevel=level) as packed_out,
+        ):
+            shutil.copyfileobj(stream, packed_out, 1 << 20)
+    finally:
+        plain.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _gunzipped(path: Path) -> Iterator[Any]:
+    """The unpacked bytes of a gzip file; damage is an UnreadableError."""
+    try:
+        with gzip.open(path, "rb") as stream:
+            yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UnreadableError(f"{path}: is damaged ({_first_line(error)})") from error
+
+
+def _gzip_header(path: Path) -> tuple[str, int, int]:
+    """Name, time and level that a gzip file states of itself (RFC 1952)."""
+    with open(path, "rb") as stream:
+        head = stream.read(1024)
+    flags, when, extra = head[3], int.from_bytes(head[4:8], "little"), head[8]
+    end = head.find(b"\0", 10)
+    # Only a name that follows at once; the rarer extra fields are not carried over.
+    name = head[10:end].decode("latin-1") if flags & 0x0C == 0x08 and end > 0 else ""
+    return name, when, {2: 9, 4: 1}.get(extra, 6)
 
 
 def _patch(frame: Frame, edits: Sequence[Edit], path: Path) -> None:
@@ -357,14 +453,15 @@ def _renew_checksums(stream: Any, index: int, path: Path) -> None:
 
 
 def _replace_string(header: bytearray, card: int, value: str) -> None:
-    """Put a string value into an 80-byte card, keeping its comment where the old value gave it room."""
+    """Put a string value into an 80-byte card, keeping its comment where the old value gave it room.
+
+    The quote goes to column 11: CHECKSUM's letters count by their place in a 4-byte word.
+    """
     text = bytes(header[card : card + 80]).decode("latin-1")
-    match = re.match(r"(.{8}= +)'(?:[^']|'')*'(.*)$", text)
-    if match is None:
-        new = f"{text[:10]}'{value:<8}'"
-    else:
-        new = f"{match[1]}'{value:<8}'"
-        rest = match[2]
+    match = re.match(r".{8}= +'(?:[^']|'')*'(.*)$", text)
+    new = f"{text[:10]}'{value:<8}'"
+    if match is not None:
+        rest = match[1]
         shrink = len(new) + len(rest) - 80
         if shrink > 0 and rest.startswith(" " * (shrink + 1)):
             rest = rest[shrink:]
@@ -405,7 +502,7 @@ def encode_checksum(total: int) -> str:
 
 def sign(path: Path, provenance: Any) -> bool:
     """Add HISTORY and FPX cards to the primary header; all other cards stay as they are."""
-    if path.suffix.lower() == ".gz":
+    if _is_gzip(path):
         return False
     with _opened(path) as hdus:
         end = hdus[0].fileinfo()["datLoc"]

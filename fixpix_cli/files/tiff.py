@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,6 +128,8 @@ def identity_of(tree: Tree, ifd: Ifd, mosaics: Sequence[Mosaic], assume: Assume)
     first = tree.chain[0]
     places = [first, *(child for child in first.all() if child.exif), ifd]
     make, model = tree.text(first, 271), tree.text(first, 272) or tree.text(first, 50708)
+    if not (make or model):
+        model = astro_tiff(tree).get("INSTRUME", "")
     serial = tree.text(first, 50735)
     for place in places:
         serial = serial or tree.text(place.exif, 42033)
@@ -135,15 +138,33 @@ def identity_of(tree: Tree, ifd: Ifd, mosaics: Sequence[Mosaic], assume: Assume)
     return Identity(make, model, serial, mosaics[0].shape, mosaics[0].cfa.name, planes=len(mosaics))
 
 
+def astro_tiff(tree: Tree) -> dict[str, str]:
+    """The cards of a FITS header in ImageDescription (Astro-TIFF 1.0), as text; {} where there is none."""
+    description = tree.text(tree.chain[0], 270)
+    if not description.startswith("SIMPLE"):
+        return {}
+    cards: dict[str, str] = {}
+    for line in description.splitlines():
+        if match := re.match(r"([A-Z0-9_-]{1,8}) *= *(?:'((?:[^']|'')*)'|([^/]*))", line):
+            value = match[2] if match[2] is not None else match[3]
+            cards.setdefault(match[1], value.replace("''", "'").strip())
+    return cards
+
+
 def conditions_of(tree: Tree, ifd: Ifd) -> Conditions:
-    """Exposure, ISO and time from EXIF."""
+    """Exposure, ISO and time from EXIF; the rest from a FITS header in the description, if there is one."""
+    from .fits import conditions_of as of_cards
+
     exif = next((place.exif for place in (tree.chain[0], ifd) if place.exif), None)
     first = tree.chain[0]
-    exposure = tree.number(exif, 33434) or tree.number(first, 33434)
+    cards = astro_tiff(tree)
+    told = of_cards(cards, cards)
     return Conditions(
-        exposure=exposure,
-        gain=tree.number(exif, 34855) or tree.number(first, 34855),
-        time=tree.text(exif, 36867) or tree.text(first, 306) or None,
+        exposure=tree.number(exif, 33434) or tree.number(first, 33434) or told.exposure,
+        gain=tree.number(exif, 34855) or tree.number(first, 34855) or told.gain,
+        temperature=told.temperature,
+        time=tree.text(exif, 36867) or tree.text(first, 306) or told.time,
+        kind=told.kind,
     )
 
 

@@ -1,5 +1,6 @@
 """FITS: every byte that is not a repaired pixel or a checksum card stays."""
 
+import contextlib
 import gzip
 import warnings
 
@@ -141,6 +142,206 @@ def test_damaged_files_are_named(tmp_path):
         path.write_bytes(data)
         with pytest.raises(FixpixError, match=name):
             files.load(path)
+
+
+def damaged_gzip(whole):
+    packed = bytearray(gzip.compress(whole))
+    packed[-8] ^= 1  # the CRC: what was unpacked is not what was packed
+    return bytes(packed)
+
+
+def test_a_damaged_gzip_is_an_error_never_a_wrong_picture(tmp_path):
+    """Lost otherwise: noise from a bad download enters a defect map as thousands of hot pixels."""
+    whole = write_fits(tmp_path / "a.fits", image(np.uint16)).read_bytes()
+    (tmp_path / "bad.fits.gz").write_bytes(damaged_gzip(whole))
+    with pytest.raises(UnreadableError, match=r"bad\.fits\.gz"):
+        files.load(tmp_path / "bad.fits.gz")
+    middle = bytearray(gzip.compress(whole))
+    middle[400:464] = bytes(64)
+    for data in (middle, gzip.compress(whole)[:3000]):
+        (tmp_path / "bad.fits.gz").write_bytes(data)
+        with pytest.raises(UnreadableError, match=r"bad\.fits\.gz"):
+            files.load(tmp_path / "bad.fits.gz")
+
+
+@pytest.mark.parametrize("name", ["plain.fits", "plain.fits.gz"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_the_content_says_whether_it_is_gzip(tmp_path, name, zipped):
+    """Lost otherwise: a renamed file is read, and patched, in the midst of its compressed bytes."""
+    from astropy.io import fits
+
+    source, target = tmp_path / name, tmp_path / f"out-{name}"
+    whole = tmp_path / "whole.fits"
+    # Two planes: the compressed bytes are longer than the first plane's promise.
+    fits.HDUList([fits.PrimaryHDU(image(np.uint16)), fits.ImageHDU(image(np.int32))]).writeto(whole)
+    source.write_bytes(gzip.compress(whole.read_bytes()) if zipped else whole.read_bytes())
+    frame = files.load(source)
+    assert np.array_equal(frame.mosaics[0].samples, image(np.uint16))
+    after = edited(image(np.int32))
+    files.save(frame, [Edit.between(image(np.uint16), image(np.uint16)), Edit.between(image(np.int32), after)], target)
+    again = files.load(target)
+    assert np.array_equal(again.mosaics[0].samples, image(np.uint16))
+    assert np.array_equal(again.mosaics[1].samples, after)
+    assert (target.read_bytes()[:2] == b"\x1f\x8b") == zipped
+
+
+def test_gzip_keeps_its_name_and_time(tmp_path):
+    """Lost otherwise: gunzip -N no longer restores the original's name and date."""
+    import io
+
+    whole = write_fits(tmp_path / "a.fits", image(np.uint16)).read_bytes()
+    packed = io.BytesIO()
+    with gzip.GzipFile("night_7.fits", "wb", fileobj=packed, mtime=1_500_000_000) as stream:
+        stream.write(whole)
+    source, target = tmp_path / "a.fits.gz", tmp_path / "o.fits.gz"
+    source.write_bytes(packed.getvalue())
+    frame = files.load(source)
+    files.save(frame, [Edit.between(image(np.uint16), edited(image(np.uint16)))], target)
+    head = len(b"night_7.fits") + 11
+    assert target.read_bytes()[:head] == source.read_bytes()[:head]
+    old, new = (np.frombuffer(gzip.decompress(p.read_bytes()), np.uint8) for p in (source, target))
+    assert len(old) == len(new) and np.flatnonzero(old != new).min() >= frame.layout[0].offset
+
+
+@pytest.mark.parametrize("name", ["a.fits.fz", "a.fits"])
+def test_tile_compressed_images_load_and_are_not_rewritten(tmp_path, name):
+    """Lost otherwise: an fpacked night is 'no image', or comes back with other pixels."""
+    from astropy.io import fits
+
+    path = tmp_path / name
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(image(np.uint16))]).writeto(path)
+    frame = files.load(path)
+    assert frame.mosaics[0].samples.dtype == np.uint16
+    assert np.array_equal(frame.mosaics[0].samples, image(np.uint16))
+    with pytest.raises(RefusedError, match="funpack"):
+        files.save(frame, [Edit.between(image(np.uint16), edited(image(np.uint16)))], tmp_path / f"out-{name}")
+    assert not (tmp_path / f"out-{name}").exists()
+
+
+def test_damaged_tiles_and_boasting_headers_stay_our_errors(tmp_path):
+    """Lost otherwise: one bad file of the night ends the run with a traceback or takes all memory."""
+    from astropy.io import fits
+
+    path = tmp_path / "bad.fits.fz"
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(image(np.uint16))]).writeto(path)
+    whole = path.read_bytes()
+    boast = whole.replace(b"ZNAXIS1 =                   80", b"ZNAXIS1 =               800000")
+    boast = boast.replace(b"ZNAXIS2 =                   60", b"ZNAXIS2 =               600000")
+    assert boast != whole
+    start = len(whole) - 2880 * 2
+    for data in (boast, whole[:-5760], whole[:start] + bytes(range(256)) * 22):
+        path.write_bytes(data)
+        with pytest.raises(UnreadableError, match=r"bad\.fits\.fz"):
+            files.load(path)
+
+
+def test_fuzzed_files_raise_our_errors_only(tmp_path):
+    """Lost otherwise: a flipped bit in one file of a batch stops the others."""
+    from astropy.io import fits
+
+    plain, tiled = tmp_path / "p.fits", tmp_path / "t.fits"
+    fits.PrimaryHDU(image(np.uint16)).writeto(plain, checksum=True)
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(image(np.uint16))]).writeto(tiled)
+    rng = np.random.default_rng(3)
+    path = tmp_path / "fuzz.fits"
+    for data in (plain.read_bytes(), tiled.read_bytes(), gzip.compress(plain.read_bytes())):
+        for n in range(80):
+            bad = bytearray(data)
+            for place in rng.integers(0, min(len(bad), 5760 if n % 2 else len(bad)), int(rng.choice([1, 4, 20]))):
+                bad[place] = int(rng.integers(0, 256))
+            path.write_bytes(bad[: int(rng.integers(1, len(bad)))] if n % 5 == 0 else bad)
+            with contextlib.suppress(FixpixError):
+                files.load(path)
+
+
+@pytest.mark.parametrize("word", ["bzip2", "xz", "SIMPLE = F", "No SIMPLE card", "END", "promises", "32768.5"])
+def test_the_reason_is_in_the_message(tmp_path, word):
+    """Lost otherwise: the user cannot tell a bad download from a file to unpack first."""
+    import bz2
+    import lzma
+
+    whole = write_fits(tmp_path / "a.fits", image(np.uint16)).read_bytes()
+    data = {
+        "bzip2": bz2.compress(whole),
+        "xz": lzma.compress(whole),
+        "SIMPLE = F": whole.replace(b"SIMPLE  =                    T", b"SIMPLE  =                    F"),
+        "No SIMPLE card": b"\xff\xd8\xff\xe0" + bytes(5000),
+        "END": whole[:2880].replace(b"END   ", b"XXX   ") + whole[2880:],
+        "promises": whole[:5000],
+        "32768.5": whole.replace(b"BZERO   =                32768", b"BZERO   =              32768.5"),
+    }[word]
+    (tmp_path / "bad.fits").write_bytes(data)
+    with pytest.raises(RefusedError if word == "32768.5" else UnreadableError) as raised:
+        files.load(tmp_path / "bad.fits")
+    assert word in str(raised.value) and "bad.fits" in str(raised.value)
+
+
+@pytest.mark.parametrize("case", ["shifted quote", "number", "no room", "no DATASUM", "no CHECKSUM"])
+def test_odd_checksum_cards_are_renewed(tmp_path, case):
+    """Lost otherwise: archives reject the repaired file as damaged."""
+    from astropy.io import fits
+
+    source, target = tmp_path / "a.fits", tmp_path / "o.fits"
+    fits.PrimaryHDU(image(np.uint16)).writeto(source, checksum=True)
+    whole = source.read_bytes()
+    name = b"CHECKSUM= " if case in ("shifted quote", "no CHECKSUM") else b"DATASUM = "
+    place = whole.index(name)
+    card = {
+        "shifted quote": b"CHECKSUM=  '" + whole[place + 11 : place + 27] + b"' / x",
+        "number": b"DATASUM =           1234567890 / n",
+        "no room": b"DATASUM = '1' / " + b"c" * 64,
+    }.get(case, b"COMMENT")
+    source.write_bytes(whole[:place] + card.ljust(80) + whole[place + 80 :])
+    frame = files.load(source)
+    files.save(frame, [Edit.between(image(np.uint16), edited(image(np.uint16)))], target)
+    data = target.read_bytes()
+    words = np.frombuffer(data, ">u4")
+    if case == "no CHECKSUM":
+        kept = str(fits.getheader(target)["DATASUM"])
+        assert int(kept) == fold(words[2880 // 4 :])
+    else:  # the sum of a whole HDU is all ones (FITS standard 4.0, 4.4.2.7)
+        assert fold(words) == 0xFFFFFFFF
+    assert len(data) == len(whole)
+
+
+def fold(words):
+    """Ones' complement sum, written apart from the keeper's."""
+    total = sum(words.tolist())
+    while total >> 32:
+        total = (total & 0xFFFFFFFF) + (total >> 32)
+    return total
+
+
+@pytest.mark.parametrize("tail", [b"trailing junk" * 30, "cut padding"])
+def test_amateur_endings_survive(tmp_path, tail):
+    """Lost otherwise: files of programs that pad carelessly are refused, or 'mended' without being asked."""
+    source, target = tmp_path / "a.fits", tmp_path / "o.fits"
+    whole = write_fits(source, image(np.uint16)).read_bytes()
+    source.write_bytes(whole[: 2880 + 60 * 80 * 2] if isinstance(tail, str) else whole + tail)
+    frame = files.load(source)
+    after = edited(image(np.uint16), 7)
+    files.save(frame, [Edit.between(image(np.uint16), after)], target)
+    old, new = (np.frombuffer(p.read_bytes(), np.uint8) for p in (source, target))
+    assert len(old) == len(new) and 0 < np.count_nonzero(old != new) <= 14
+
+
+def test_placeholders_say_nothing(tmp_path):
+    """Lost otherwise: a map for -1 C, a white level of 0, or a camera called XXXXXX."""
+    cards = {"CAMTEMP": -1.0, "SATURATE": 0, "INSTRUME": "XXXXXX", "CCDXBIN": 3, "CCDYBIN": 2}
+    frame = files.load(write_fits(tmp_path / "a.fits", image(np.uint16), **cards))
+    assert frame.conditions.temperature is None and frame.identity.model == ""
+    assert frame.mosaics[0].white == 65535 and frame.identity.binning == (2, 3)
+    cold = files.load(write_fits(tmp_path / "b.fits", image(np.uint16), **{"CCD-TEMP": -1.0}))
+    assert cold.conditions.temperature == -1
+
+
+@pytest.mark.data
+def test_a_real_fpacked_frame_equals_its_unpacked_twin(data):
+    """Lost otherwise: fpacked lights cannot be used with maps of the same camera."""
+    frame = files.load(data / "fits/canon_100d_solved.fits.fz")
+    twin = files.load(data / "fits/canon_100d_unsolved.fits")
+    assert frame.mosaics[0].shape == twin.mosaics[0].shape == (700, 700)
+    assert frame.mosaics[0].samples.dtype == twin.mosaics[0].samples.dtype == np.uint16
 
 
 @pytest.mark.data
