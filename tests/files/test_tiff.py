@@ -39,9 +39,7 @@ def changed(source, target):
 
 @pytest.mark.parametrize("dtype", [np.uint32, np.int32, np.float32, np.float64], ids=lambda t: t.__name__)
 @pytest.mark.parametrize("byteorder", ["<", ">"])
-@pytest.mark.parametrize(
-    "options", [{}, {"compression": "zstd", "tile": (64, 48)}, {"compression": "lzw"}], ids=str
-)
+@pytest.mark.parametrize("options", [{}, {"compression": "zstd", "tile": (64, 48)}, {"compression": "lzw"}], ids=str)
 def test_wide_samples(tmp_path, dtype, byteorder, options):
     """Lost otherwise: 32-bit stacks and calibrated frames, in either byte order."""
     source, target = tmp_path / "a.tif", tmp_path / "o.tif"
@@ -126,9 +124,7 @@ def test_the_user_wins_over_the_file_and_defaults_are_named(tmp_path):
     assert frame.assumed == ("cfa MONO", "black 0", "white 32767")
     frame = files.load(tmp_path / "a.tif", Assume(RGGB, (1.0, 2.0, 3.0, 4.0), 900.0, "Lab cam"))
     assert frame.assumed == () and frame.mosaics[0].black == ((1.0, 2.0), (3.0, 4.0))
-    assert (
-        frame.mosaics[0].cfa == RGGB and frame.mosaics[0].white == 900 and frame.identity.camera == "Lab cam"
-    )
+    assert frame.mosaics[0].cfa == RGGB and frame.mosaics[0].white == 900 and frame.identity.camera == "Lab cam"
 
 
 def test_an_astro_tiff_header_says_how_it_was_taken(tmp_path):
@@ -190,9 +186,7 @@ def test_fuzzed_files_raise_our_errors_only(tmp_path, compression):
 
 def test_planar_colour_and_extra_channels_are_refused_by_name(tmp_path):
     """Lost otherwise: a demosaiced picture is treated as raw, channel by channel."""
-    tifffile.imwrite(
-        tmp_path / "p.tif", np.zeros((3, 20, 30), np.uint8), photometric="rgb", planarconfig="separate"
-    )
+    tifffile.imwrite(tmp_path / "p.tif", np.zeros((3, 20, 30), np.uint8), photometric="rgb", planarconfig="separate")
     tifffile.imwrite(
         tmp_path / "x.tif",
         np.zeros((20, 30, 2), np.uint16),
