@@ -508,7 +508,9 @@ def sign(path: Path, provenance: Any) -> bool:
         end = hdus[0].fileinfo()["datLoc"]
     data = path.read_bytes()
     header = data[:end]
-    last = next(c for c in range(0, end, 80) if header[c : c + 80].rstrip() == b"END")
+    last = next((c for c in range(0, end, 80) if header[c : c + 80].rstrip(b" \0") == b"END"), None)
+    if last is None:
+        return False
     line = str(provenance).encode("ascii", "replace").decode()
     cards = [f"HISTORY {line[i : i + 72]}" for i in range(0, len(line), 72)]
     cards += [

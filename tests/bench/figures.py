@@ -43,8 +43,7 @@ RATES = (1e-4, 0.01, 0.2)
 def quality(data: Path) -> None:
     methods = {"mlp": shipped_mlp(), "least squares": repair.least_squares, "median": repair.median}
     rates = [f"{rate:.2%}" for rate in RATES]
-    heads = [f"recall / precision {r}" for r in rates] + [f"{m} {r}" for r in rates for m in methods]
-    print("| camera | " + " | ".join(heads) + " |\n|" + "---|" * (len(heads) + 1))
+    tables: list[list[str]] = [[], []]
     for camera, (pattern, known) in CAMERAS.items():
         found = {rate: score.Detection() for rate in RATES}
         fixed = {(rate, name): score.Correction() for rate in RATES for name in methods}
@@ -59,8 +58,14 @@ def quality(data: Path) -> None:
                 for name, corrector in methods.items():
                     fixed[rate, name] += score.correction(clean, repair.repair(damaged, truth, corrector), truth)
         cells = ["{recall:.3f} / {precision:.3f}".format(**found[rate].ratios()) for rate in RATES]
-        cells += [f"{1e3 * fixed[rate, name].ratios()['nmse_stored']:.2f}" for rate in RATES for name in methods]
-        print(f"| {camera} | " + " | ".join(cells) + " |", flush=True)
+        tables[0].append(f"| {camera} | " + " | ".join(cells) + " |")
+        cells = [f"{1e3 * fixed[rate, name].ratios()['nmse_stored']:.2f}" for rate in RATES for name in methods]
+        tables[1].append(f"| {camera} | " + " | ".join(cells) + " |")
+    heads = [[f"at {r}" for r in rates], [f"{m} {r}" for r in rates for m in methods]]
+    titles = ("Detection in one frame, recall / precision", "Repair with the true mask, NMSE x 1000")
+    for title, head, rows in zip(titles, heads, tables, strict=True):
+        print(f"\n{title}:\n\n| camera | " + " | ".join(head) + " |\n|" + "---|" * (len(head) + 1))
+        print("\n".join(rows))
 
 
 #: The command line, followed by its peak memory in kB (Linux). A child's ru_maxrss would be its parent's.
