@@ -12,12 +12,11 @@ from typing import Any
 
 from .. import __version__
 from ..errors import ModelError
-from ..normalise import FEATURES, NORMALISATION, RADIUS
 
 #: The metadata key under which the card is stored.
 KEY = "fixpix"
 #: Version of the card itself.
-CARD = 1
+CARD = 2
 
 
 @dataclass(frozen=True)
@@ -28,25 +27,23 @@ class Card:
     ----------
     name, task, family : str
         For example ``mlp-7x7``, ``correct``, ``mlp``.
-    input, output : str
-        Names of the net's input, (n, features) float32, and output, (n,) float32.
-    features, radius : int
-        Length of one input; the window has 2 * radius + 1 rows and columns.
-    normalisation : int
-        `fixpix_cli.normalise.NORMALISATION` at the time of training.
+    inputs, outputs : dict
+        Name -> shape of every input and output of the net, all float32; a text stands for any size.
+    normalisation : str
+        Name and version of the input contract at the time of training, for example ``filled-1``: each
+        serving module has its own and refuses another.
     cfa : tuple of str
         Names of the patterns that the net knows.
     program : tuple of two str
         The first version of fixpix that can use it, and the first that no longer can (empty: none).
+    serving : dict
+        What the serving module must know: radius, tile multiple, halo, temperature, and so on.
     training : dict
         Settings and facts of the run.
     data : tuple of dict
         ``source`` and ``licence`` of everything that it was trained on.
     metrics : dict
         What was measured on the validation cameras.
-    best_below_rate : float or None
-        The greatest rate of scattered bad pixels up to which it beats least squares on the mean of
-        the validation cameras; None where it does not.
     limits : tuple of str
     code : str
         SHA-256 of the training code.
@@ -57,17 +54,15 @@ class Card:
     name: str
     task: str
     family: str
-    input: str
-    output: str
-    features: int
-    radius: int
-    normalisation: int
+    inputs: dict[str, tuple[int | str, ...]]
+    outputs: dict[str, tuple[int | str, ...]]
+    normalisation: str
     cfa: tuple[str, ...]
     program: tuple[str, str]
+    serving: dict[str, Any]
     training: dict[str, Any]
     data: tuple[dict[str, str], ...]
     metrics: dict[str, Any]
-    best_below_rate: float | None
     limits: tuple[str, ...]
     code: str
     card: int = CARD
@@ -107,14 +102,6 @@ class Card:
 
     def check(self, source: str) -> None:
         """Raise ModelError where this program cannot feed the model."""
-        if self.normalisation != NORMALISATION:
-            raise ModelError(
-                f"{source}: trained with normalisation {self.normalisation}, this fixpix has {NORMALISATION}"
-            )
-        if self.family == "mlp" and (self.features, self.radius) != (FEATURES, RADIUS):
-            raise ModelError(
-                f"{source}: wants {self.features} inputs of radius {self.radius}, not {FEATURES} of {RADIUS}"
-            )
         if len(self.program) != 2:
             raise ModelError(f"{source}: the card's 'program' is not a pair of versions")
         first, end = self.program
@@ -122,13 +109,29 @@ class Card:
             until = f" and before {end}" if end else ""
             raise ModelError(f"{source}: made for fixpix from {first}{until}, this is {__version__}")
 
+    def require(self, source: str, task: str, family: str, normalisation: str) -> None:
+        """Raise ModelError where the model is for something else, or trained with another input contract."""
+        if (self.task, self.family) != (task, family):
+            raise ModelError(
+                f"{source}: a model of family {self.family!r} for task {self.task!r}, not {family!r} for {task!r}"
+            )
+        if self.normalisation != normalisation:
+            raise ModelError(
+                f"{source}: trained with normalisation {self.normalisation!r}, this fixpix has {normalisation!r}"
+            )
+
+    def number(self, key: str, source: str) -> float:
+        """A number of `serving`; ModelError where it is missing or none."""
+        value = self.serving.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ModelError(f"{source}: the card's serving[{key!r}] is {value!r:.40}, not a number")
+        return value
+
 
 _TYPES: dict[str, Any] = {
-    **dict.fromkeys(("name", "task", "family", "input", "output", "code"), str),
-    **dict.fromkeys(("features", "radius", "normalisation"), int),
+    **dict.fromkeys(("name", "task", "family", "normalisation", "code"), str),
     **dict.fromkeys(("cfa", "program", "data", "limits"), tuple),
-    **dict.fromkeys(("training", "metrics"), dict),
-    "best_below_rate": (float, int, type(None)),
+    **dict.fromkeys(("inputs", "outputs", "serving", "training", "metrics"), dict),
 }
 
 

@@ -41,9 +41,10 @@ class MlpCorrector:
         """
         blob = registry.read(str(name))
         session = open_session(blob.data, str(blob.path), blob.sha256, threads)
-        if (session.card.task, session.card.family) != ("correct", "mlp"):
-            what = f"a model of family {session.card.family!r} for task {session.card.task!r}"
-            raise ModelError(f"{blob.path}: {what}, not an mlp corrector")
+        session.card.require(str(blob.path), "correct", "mlp", f"filled-{normalise.NORMALISATION}")
+        wanted = {"window": ("n", normalise.FEATURES)}
+        if {k: tuple(v) for k, v in session.card.inputs.items()} != wanted:
+            raise ModelError(f"{blob.path}: its inputs are {session.card.inputs}, not {wanted}")
         return cls(session)
 
     def supports(self, cfa: Cfa) -> bool:
@@ -53,7 +54,7 @@ class MlpCorrector:
     @property
     def default_up_to(self) -> float | None:
         """The greatest damage rate up to which the card shows that it beats least squares; None: nowhere."""
-        return self.session.card.best_below_rate
+        return self.session.card.serving.get("best_below_rate")
 
     def __call__(self, mosaic: Mosaic, bad: Bool) -> Array:
         """Values for the bad pixels.
@@ -91,7 +92,7 @@ class MlpCorrector:
             part = slice(start, start + BATCH)
             r, c = rows[part], cols[part]
             features, unit = normalise.encode(filled, r, c)
-            out[part] = normalise.decode(filled, r, c, self.session.run(features), unit)
+            out[part] = normalise.decode(filled, r, c, self.session.run(window=features)["residual"], unit)
         return out
 
 

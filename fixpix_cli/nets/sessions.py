@@ -33,13 +33,25 @@ class Session:
     sha256: str
     handle: Any
 
-    def run(self, inputs: Float32) -> Float32:
-        """The net's (N,) float32 answers to (N, features) float32 inputs."""
+    def run(self, **inputs: Float32) -> dict[str, Float32]:
+        """The net's float32 outputs by name, from its float32 inputs by name.
+
+        Raises
+        ------
+        ModelError
+            The net answered something that its card does not say.
+        """
+        names = list(self.card.outputs)
         with translated(self.source):
-            (answer,) = self.handle.run([self.card.output], {self.card.input: inputs})
-        if answer.shape != inputs.shape[:1]:
-            raise ModelError(f"{self.source}: answered {answer.shape} to {len(inputs)} windows")
-        return answer
+            answers = dict(zip(names, self.handle.run(names, inputs), strict=True))
+        known: dict[str, int] = {}
+        for name, array in inputs.items():
+            known |= {s: n for s, n in zip(self.card.inputs[name], array.shape, strict=True) if isinstance(s, str)}
+        for name, array in answers.items():
+            wanted = tuple(known.get(s, s) if isinstance(s, str) else s for s in self.card.outputs[name])
+            if array.shape != wanted:
+                raise ModelError(f"{self.source}: output {name!r} is {array.shape}, its card says {wanted}")
+        return answers
 
 
 def open_session(data: bytes, source: str, sha256: str, threads: int = 1) -> Session:
@@ -71,15 +83,19 @@ def open_session(data: bytes, source: str, sha256: str, threads: int = 1) -> Ses
         text = handle.get_modelmeta().custom_metadata_map.get(KEY)
         inputs, outputs = handle.get_inputs(), handle.get_outputs()
     card = Card.parse(text, source)
-    _check(source, "input", inputs, card.input, 2, card.features)
-    _check(source, "output", outputs, card.output, 1, None)
+    _check(source, "input", inputs, card.inputs)
+    _check(source, "output", outputs, card.outputs)
     return Session(card, source, sha256, handle)
 
 
-def _check(source: str, what: str, found: list[Any], name: str, rank: int, features: int | None) -> None:
-    if [value.name for value in found] != [name]:
-        raise ModelError(f"{source}: {what}s are {[v.name for v in found]}, the card says [{name!r}]")
-    value = found[0]
-    if value.type != "tensor(float)" or len(value.shape) != rank or (features and value.shape[1] != features):
-        wanted = f"(n, {features})" if features else "(n,)"
-        raise ModelError(f"{source}: {what} is {value.type} {value.shape}, the card says float {wanted}")
+def _check(source: str, what: str, found: list[Any], wanted: dict[str, Any]) -> None:
+    """Names, type and shapes as the card says; a size that the card names by a letter may be anything."""
+    if sorted(value.name for value in found) != sorted(wanted):
+        raise ModelError(f"{source}: {what}s are {[v.name for v in found]}, the card says {list(wanted)}")
+    for value in found:
+        shape = wanted[value.name]
+        fits = isinstance(shape, list | tuple) and len(shape) == len(value.shape)
+        if not fits or any(isinstance(a, int) and a != b for a, b in zip(shape, value.shape, strict=True)):
+            raise ModelError(f"{source}: {what} {value.name!r} is {value.shape}, the card says {shape}")
+        if value.type != "tensor(float)":
+            raise ModelError(f"{source}: {what} {value.name!r} is {value.type}, not float")

@@ -23,12 +23,12 @@ from typing import Any
 import data as data_
 import numpy as np
 import onnx
-import onnxruntime
+import shipping
 import torch
 from measure import best_below, measure, print_table, summary
 from torch import nn
 
-from fixpix_cli import __version__, normalise
+from fixpix_cli import normalise
 from fixpix_cli.nets import cards
 
 HERE = Path(__file__).resolve().parent
@@ -155,59 +155,27 @@ def export(net: Mlp) -> onnx.ModelProto:
     return model
 
 
-def agreement(net: Mlp, model: onnx.ModelProto, batch: data_.Batch) -> float:
-    """Greatest difference between torch and onnxruntime, in units; more than 1e-4 is an error."""
-    x = batch.features[:4096].astype(np.float32)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (served,) = session.run(None, {"window": x})
-    with torch.no_grad():
-        worst = float(np.abs(served - net(torch.from_numpy(x)).numpy()).max())
-    if worst > 1e-4:
-        raise SystemExit(f"torch and onnxruntime differ by {worst:g}")
-    return worst
-
-
 def card_of(settings: dict[str, Any], facts: dict[str, Any], metrics: dict[str, Any], folder: Path) -> cards.Card:
     """The card, with the data's attribution by source and licence."""
-    used = data_.table(folder, "frames.csv", "train") + data_.table(folder, "photos.csv", "train")
-    credit = sorted({(row["source"], row["licence"]) for row in used if not row["file"].startswith("maps/")})
-    code = hashlib.sha256(b"".join((MODELS.parent / name).read_bytes() for name in CODE)).hexdigest()
-    return cards.Card(
-        name=settings["name"],
-        task="correct",
-        family="mlp",
-        input="window",
-        output="residual",
-        features=normalise.FEATURES,
-        radius=normalise.RADIUS,
-        normalisation=normalise.NORMALISATION,
+    return shipping.card(
+        settings["name"],
+        "correct",
+        "mlp",
+        folder,
+        inputs={"window": ("n", normalise.FEATURES)},
+        outputs={"residual": ("n",)},
+        normalisation=f"filled-{normalise.NORMALISATION}",
         cfa=("MONO", "RGGB", "GRBG", "GBRG", "BGGR"),
-        program=(__version__, ""),
+        serving={"radius": normalise.RADIUS, "best_below_rate": best_below(metrics)},
         training=settings | facts,
-        data=tuple({"source": source, "licence": licence} for source, licence in credit),
         metrics=metrics,
-        best_below_rate=best_below(metrics),
         limits=(
             "mono and Bayer only: no X-Trans, no Quad-Bayer",
             "no answer where the 7 x 7 window holds no good pixel",
             "trained without modern DSLR stills; mono frames in training come from photographs only",
         ),
-        code=code,
+        code=shipping.code(*CODE),
     )
-
-
-def write(model: onnx.ModelProto, card: cards.Card) -> Path:
-    """The model with its card, and its line in SHA256SUMS."""
-    del model.metadata_props[:]
-    model.metadata_props.add(key=cards.KEY, value=card.to_json())
-    path = MODELS / f"{card.name}.onnx"
-    path.write_bytes(model.SerializeToString(deterministic=True))
-    sums = MODELS / "SHA256SUMS"
-    lines = sums.read_text().splitlines() if sums.exists() else []
-    lines = [line for line in lines if line.strip() and not line.endswith(f"  {path.name}")]
-    lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")
-    sums.write_text("\n".join(sorted(lines, key=lambda line: line.split()[1])) + "\n")
-    return path
 
 
 def main() -> None:
@@ -235,12 +203,12 @@ def main() -> None:
     net, facts = train(batch, settings, run, options.device)
     model = export(net)
     facts |= {"samples": len(batch.target), "parameters": sum(p.numel() for p in net.parameters())}
-    facts["torch_onnxruntime_difference"] = agreement(net, model, batch)
-    path = write(model, card_of(settings, facts, {}, folder))
+    example = {"window": torch.from_numpy(batch.features[:4096].astype(np.float32))}
+    facts["torch_onnxruntime_difference"] = shipping.agreement(net, model, example)
+    path = shipping.write(model, card_of(settings, facts, {}, folder))
     rows = measure(path, folder)
     print_table(rows)
-    path = write(model, card_of(settings, facts, summary(rows), folder))
-    print(f"{path.name}: {path.stat().st_size} bytes")
+    shipping.write(model, card_of(settings, facts, summary(rows), folder))
 
 
 if __name__ == "__main__":

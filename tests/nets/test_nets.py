@@ -187,11 +187,11 @@ def test_shipped_models_verify():
     checks = registry.verify()
     assert [c.name for c in checks] == list(registry.SHIPPED) and all(c.ok for c in checks), checks
     shown = registry.show("mlp")
-    assert shown.shipped and shown.card.normalisation == normalise.NORMALISATION
+    assert shown.shipped and shown.card.normalisation == f"filled-{normalise.NORMALISATION}"
     assert shown.card.data and shown.card.metrics and len(shown.card.code) == 64
     assert shown.path.stat().st_size < 2_000_000
     json.dumps(dataclasses.asdict(registry.list_models()[0]))
-    assert shipped_mlp().default_up_to == shown.card.best_below_rate
+    assert shipped_mlp().default_up_to == shown.card.serving["best_below_rate"]
 
 
 @pytest.mark.parametrize("how", ["bit", "truncated", "empty", "gone"])
@@ -251,10 +251,9 @@ def _edited(**changes):
         ("{", "JSON"),
         ("[]", "object"),
         (lambda: _edited(card=99), "card version"),
-        (lambda: _edited(normalisation=99), "normalisation 99"),
-        (lambda: _edited(features=99), "99 inputs"),
         (lambda: _edited(limits="missing"), "lacks limits"),
-        (lambda: _edited(radius="3"), "radius"),
+        (lambda: _edited(normalisation=3), "normalisation"),
+        (lambda: _edited(serving=[]), "serving"),
         (lambda: _edited(program=["99.0", ""]), "from 99.0"),
         (lambda: _edited(program=["0.0.1", "0.1.0"]), "before 0.1.0"),
     ],
@@ -267,10 +266,18 @@ def test_a_wrong_card_says_what_is_wrong(text, words):
 
 def test_a_model_whose_card_names_other_inputs_is_refused():
     blob = registry.read("mlp")
-    data = blob.data.replace(b'"input": "window"', b'"input": "widnow"')
+    data = blob.data.replace(b'"inputs": {"window"', b'"inputs": {"widnow"')
     assert data != blob.data
     with pytest.raises(ModelError, match="widnow"):
         sessions.open_session(data, "mine.onnx", "")
+
+
+@pytest.mark.parametrize(
+    "wanted, words", [(("detect", "unet", "filled-1"), "family 'mlp'"), (("correct", "mlp", "filled-99"), "filled-99")]
+)
+def test_a_model_for_something_else_is_refused(wanted, words):
+    with pytest.raises(ModelError, match=words):
+        registry.show("mlp").card.require("mine.onnx", *wanted)
 
 
 def test_importing_nets_does_not_load_onnxruntime():
