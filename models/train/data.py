@@ -23,6 +23,7 @@ from fixpix_cli import normalise
 from fixpix_cli.cfa import BAYER, GRBG, MONO, RGGB, Cfa
 from fixpix_cli.inject import Injection, positions
 from fixpix_cli.mosaic import Area, Mosaic
+from fixpix_cli.simulate import Sensor, stars
 
 RAW = (".crw", ".kdc", ".dng")
 PATTERNS = {"RGGB": RGGB, "GRBG": GRBG, "mono": MONO, "GRBG or GBRG": GRBG}
@@ -168,29 +169,82 @@ def sample(scene: Scene, spec: Injection, limit: int, rng: np.random.Generator) 
     return Batch(features, (residual / unit).astype(np.float32), (unit / rms).astype(np.float32))
 
 
+class Scenes:
+    """Crops without end of what may train (or, for choosing, validate): cameras, photographs, skies, darks.
+
+    Parameters
+    ----------
+    data : Path
+    use : ``train`` or ``validate``
+    """
+
+    def __init__(self, data: Path, use: str = "train") -> None:
+        self.by_camera: dict[str, list[Mosaic]] = {}
+        for name, _, frame in frames(data, use):
+            self.by_camera.setdefault(name, []).append(frame)
+        self.cameras = sorted(self.by_camera)
+        self.photos = [data / row["file"] for row in table(data, "photos.csv", use)]
+
+    def draw(self, rng: np.random.Generator, side: int, photo_share: float, made_share: float = 0.0) -> Scene:
+        """A crop of at most side x side pixels that is not all one value.
+
+        Parameters
+        ----------
+        photo_share, made_share : float
+            Shares of photographs turned into raw, and of simulated skies and darks; the rest are camera frames.
+        """
+        while True:
+            kind = rng.random()
+            if kind < made_share:
+                scene = made(side, rng)
+            elif kind < made_share + photo_share:
+                photo = imagecodecs.imread(self.photos[int(rng.integers(len(self.photos)))])
+                scene = unprocess(photo[:512, :512, :3], rng)
+            else:
+                mine = self.by_camera[self.cameras[int(rng.integers(len(self.cameras)))]]
+                frame = mine[int(rng.integers(len(mine)))]
+                scene = Scene(frame, frame.samples)
+            scene = _crop(scene, side, rng)
+            if np.ptp(scene.mosaic.samples) > 0:
+                return scene
+
+
+def made(side: int, rng: np.random.Generator) -> Scene:
+    """A simulated star field or dark frame of a sensor without defects."""
+    shape = (side, side)
+    cfa = MONO if rng.random() < 0.4 else BAYER[int(rng.integers(4))]
+    sensor = Sensor(
+        shape=shape,
+        cfa=cfa,
+        seed=int(rng.integers(2**31)),
+        defects=0.0,
+        black=int(rng.choice([0, 64, 512, 1000, 2048])),
+        white=int(rng.choice([4095, 16383, 65535])),
+        gain=float(np.exp(rng.uniform(np.log(0.2), np.log(5)))),
+        read_noise=float(np.exp(rng.uniform(np.log(1), np.log(15)))),
+        dark_current=float(np.exp(rng.uniform(np.log(0.005), np.log(2)))),
+    )
+    exposure = float(np.exp(rng.uniform(np.log(1), np.log(300))))
+    sky = None
+    if rng.random() < 0.75:
+        count = int(np.exp(rng.uniform(np.log(2), np.log(side * side / 60))))
+        sky = stars(shape, int(rng.integers(2**31)), count, float(rng.uniform(1.3, 5))) * rng.uniform(0.2, 3)
+    mosaic = sensor.expose(sky, exposure, float(rng.uniform(-20, 20)))
+    if rng.random() < 0.3:
+        mosaic = Mosaic(mosaic.samples, cfa, ((0.0,),), mosaic.white)  # a header that states no black level
+    return Scene(mosaic, mosaic.samples)
+
+
 def draws(data: Path, settings: dict[str, Any], seed: int) -> Iterator[Batch]:
     """Damaged crops without end, from the training cameras and photographs."""
     rng = np.random.default_rng(seed)
-    by_camera: dict[str, list[Mosaic]] = {}
-    for name, _, frame in frames(data, "train"):
-        by_camera.setdefault(name, []).append(frame)
-    cameras = sorted(by_camera)
-    photos = [data / row["file"] for row in table(data, "photos.csv", "train")]
+    scenes = Scenes(data)
     damage = settings["damage"]
     shares = np.array([d[0] for d in damage])
     while True:
         _, pattern, low, high = damage[int(rng.choice(len(damage), p=shares / shares.sum()))]
         rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-        if rng.random() < settings["photo_share"]:
-            photo = imagecodecs.imread(photos[int(rng.integers(len(photos)))])
-            scene = unprocess(photo[:512, :512, :3], rng)
-        else:
-            mine = by_camera[cameras[int(rng.integers(len(cameras)))]]
-            frame = mine[int(rng.integers(len(mine)))]
-            scene = Scene(frame, frame.samples)
-        scene = _crop(scene, 384 if rate <= 0.03 else 256, rng)
-        if np.ptp(scene.mosaic.samples) == 0:
-            continue
+        scene = scenes.draw(rng, 384 if rate <= 0.03 else 256, settings["photo_share"])
         spec = Injection(rate, pattern=pattern, seed=int(rng.integers(2**31)))
         batch = sample(scene, spec, settings["targets"], rng)
         if batch is not None:
