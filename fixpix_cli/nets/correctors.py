@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import normalise
 from ..cfa import Cfa
 from ..errors import FrameError, ModelError
 from ..mosaic import Array, Bool, Mosaic
+from ..normalise import windows
 from ..repair import repairable
 from . import registry
 from .sessions import Session, open_session
@@ -41,15 +41,15 @@ class MlpCorrector:
         """
         blob = registry.read(str(name))
         session = open_session(blob.data, str(blob.path), blob.sha256, threads)
-        session.card.require(str(blob.path), "correct", "mlp", f"filled-{normalise.NORMALISATION}")
-        wanted = {"window": ("n", normalise.FEATURES)}
+        session.card.require(str(blob.path), "correct", "mlp", f"filled-{windows.NORMALISATION}")
+        wanted = {"window": ("n", windows.FEATURES)}
         if {k: tuple(v) for k, v in session.card.inputs.items()} != wanted:
             raise ModelError(f"{blob.path}: its inputs are {session.card.inputs}, not {wanted}")
         return cls(session)
 
     def supports(self, cfa: Cfa) -> bool:
         """Whether the net knows this pattern: mono and Bayer; not X-Trans, not Quad-Bayer."""
-        return normalise.supports(cfa) and ("MONO" if cfa.is_mono else "RGGB") in self.session.card.cfa
+        return windows.supports(cfa) and ("MONO" if cfa.is_mono else "RGGB") in self.session.card.cfa
 
     @property
     def default_up_to(self) -> float | None:
@@ -86,13 +86,13 @@ class MlpCorrector:
         return values[np.nonzero(bad)]
 
     def _answers(self, light: Mosaic, bad: Bool, rows: Array, cols: Array) -> Array:
-        filled = normalise.fill(light, bad)
+        filled = windows.fill(light, bad)
         out = np.empty(len(rows))
         for start in range(0, len(rows), BATCH):
             part = slice(start, start + BATCH)
             r, c = rows[part], cols[part]
-            features, unit = normalise.encode(filled, r, c)
-            out[part] = normalise.decode(filled, r, c, self.session.run(window=features)["residual"], unit)
+            features, unit = windows.encode(filled, r, c)
+            out[part] = windows.decode(filled, r, c, self.session.run(window=features)["residual"], unit)
         return out
 
 

@@ -19,10 +19,10 @@ import numpy as np
 import rawpy
 import tifffile
 
-from fixpix_cli import normalise
 from fixpix_cli.cfa import BAYER, GRBG, MONO, RGGB, Cfa
 from fixpix_cli.inject import Injection, positions
 from fixpix_cli.mosaic import Area, Mosaic
+from fixpix_cli.normalise import windows
 from fixpix_cli.simulate import Sensor, stars
 
 RAW = (".crw", ".kdc", ".dng")
@@ -153,11 +153,11 @@ def sample(scene: Scene, spec: Injection, limit: int, rng: np.random.Generator) 
     bad = np.zeros(scene.mosaic.shape, bool)
     rows, cols = positions(scene.mosaic, spec)
     bad[rows, cols] = True
-    filled = normalise.fill(scene.mosaic, bad)
+    filled = windows.fill(scene.mosaic, bad)
     if len(rows) > limit:
         chosen = np.sort(rng.choice(len(rows), limit, replace=False))
         rows, cols = rows[chosen], cols[chosen]
-    features, unit = normalise.encode(filled, rows, cols)
+    features, unit = windows.encode(filled, rows, cols)
     seen = unit > 0
     rows, cols, features, unit = rows[seen], cols[seen], features[seen], unit[seen]
     residual = scene.clean[rows, cols] - filled.at(rows, cols)

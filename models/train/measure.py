@@ -2,7 +2,7 @@
 
 Excess error of a repair: squared error minus the noise variance of the pixel (the frame's noise model),
 summed over the damaged pixels. Every figure is a ratio, ours over `repair.least_squares`, on the same pixels.
-`linear` is the same for the first estimate alone (`normalise.fill`), without the net.
+`linear` is the same for the first estimate alone (`windows.fill`), without the net.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 import data as data_
 import numpy as np
 
-from fixpix_cli import normalise
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Area, Bool, Mosaic
 from fixpix_cli.nets.correctors import MlpCorrector
 from fixpix_cli.noise import NoiseModel
+from fixpix_cli.normalise import windows
 from fixpix_cli.repair import least_squares, quantise, repair, repairable
 
 #: name, rate, pattern; a frame is damaged with several seeds until about 2000 pixels are measured
@@ -104,7 +104,7 @@ def _errors(clean: Mosaic, damaged: Mosaic, bad: Bool, noise: NoiseModel, mlp: M
     rows, cols = np.nonzero(bad)
     truth = clean.samples[rows, cols].astype(np.float64)
     variance = noise.sigma(truth - clean.black_at(rows, cols)) ** 2
-    linear = quantise(normalise.fill(damaged, bad).at(rows, cols), clean).astype(np.float64)
+    linear = quantise(windows.fill(damaged, bad).at(rows, cols), clean).astype(np.float64)
     repaired = [repair(damaged, bad, c)[rows, cols].astype(np.float64) for c in (least_squares, mlp)]
     errors = [float(((a - truth) ** 2).sum()) for a in (repaired[0], linear, repaired[1])]
     return np.array([float((truth**2).sum()), float(variance.sum()), *errors])

@@ -3,7 +3,7 @@
     python models/train/mlp.py --data FOLDER          # or FIXPIX_DATA=FOLDER
     python models/train/mlp.py --data FOLDER --table  # only measure the exported model and print the table
 
-The net sees what `fixpix_cli.normalise.encode` makes of a window and answers the residual over the first
+The net sees what `fixpix_cli.windows.encode` makes of a window and answers the residual over the first
 estimate. A run can be stopped at any time: started again, it goes on from its last checkpoint.
 """
 
@@ -28,13 +28,13 @@ import torch
 from measure import best_below, measure, print_table, summary
 from torch import nn
 
-from fixpix_cli import normalise
 from fixpix_cli.nets import cards
+from fixpix_cli.normalise import windows
 
 HERE = Path(__file__).resolve().parent
 MODELS = HERE.parent
 #: What the hash of the training code covers, relative to the repository.
-CODE = ("models/train/mlp.py", "models/train/data.py", "models/train/measure.py", "fixpix_cli/normalise.py")
+CODE = ("models/train/mlp.py", "models/train/data.py", "models/train/measure.py", "fixpix_cli/normalise/windows.py")
 
 
 class Mlp(nn.Module):
@@ -43,7 +43,7 @@ class Mlp(nn.Module):
     def __init__(self, widths: list[int]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for a, b in itertools.pairwise([normalise.FEATURES, *widths]):
+        for a, b in itertools.pairwise([windows.FEATURES, *widths]):
             layers += [nn.Linear(a, b), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], 1)
@@ -56,10 +56,10 @@ class Mlp(nn.Module):
 
 def symmetries() -> torch.Tensor:
     """(8, FEATURES) indices that mirror and turn the window; the kinds of centre are the same in all."""
-    side = 2 * normalise.RADIUS + 1
+    side = 2 * windows.RADIUS + 1
     grid = np.arange(side * side).reshape(side, side)
     turned = [np.rot90(g, k) for g in (grid, grid.T) for k in range(4)]
-    rest = np.arange(2 * side * side, normalise.FEATURES)
+    rest = np.arange(2 * side * side, windows.FEATURES)
     rows = [np.concatenate([t.ravel(), t.ravel() + side * side, rest]) for t in turned]
     return torch.from_numpy(np.stack(rows))
 
@@ -147,7 +147,7 @@ def export(net: Mlp) -> onnx.ModelProto:
     nodes.append(onnx.helper.make_node("Reshape", [name, "flat"], ["residual"]))
     window, residual = (
         onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, shape)
-        for n, shape in (("window", ["n", normalise.FEATURES]), ("residual", ["n"]))
+        for n, shape in (("window", ["n", windows.FEATURES]), ("residual", ["n"]))
     )
     graph = onnx.helper.make_graph(nodes, "mlp", [window], [residual], weights)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
@@ -162,11 +162,11 @@ def card_of(settings: dict[str, Any], facts: dict[str, Any], metrics: dict[str, 
         "correct",
         "mlp",
         folder,
-        inputs={"window": ("n", normalise.FEATURES)},
+        inputs={"window": ("n", windows.FEATURES)},
         outputs={"residual": ("n",)},
-        normalisation=f"filled-{normalise.NORMALISATION}",
+        normalisation=f"filled-{windows.NORMALISATION}",
         cfa=("MONO", "RGGB", "GRBG", "GBRG", "BGGR"),
-        serving={"radius": normalise.RADIUS, "best_below_rate": best_below(metrics)},
+        serving={"radius": windows.RADIUS, "best_below_rate": best_below(metrics)},
         training=settings | facts,
         metrics=metrics,
         limits=(

@@ -11,12 +11,12 @@ import sys
 import numpy as np
 import pytest
 
-from fixpix_cli import normalise
 from fixpix_cli.cfa import BAYER, MONO, QUAD_RGGB, XTRANS
 from fixpix_cli.errors import FrameError, ModelError
 from fixpix_cli.mosaic import Area, Mosaic
 from fixpix_cli.nets import cards, registry, sessions
 from fixpix_cli.nets.correctors import MlpCorrector, shipped_mlp
+from fixpix_cli.normalise import windows
 from fixpix_cli.repair import least_squares, median, repair
 
 PATTERNS = [MONO, *BAYER]
@@ -161,11 +161,11 @@ def test_windows_turn_with_the_frame():
     rows, cols = np.array([20]), np.array([31])
     bad = np.zeros(clean.shape, bool)
     bad[20, 31] = True
-    filled = normalise.fill(clean, bad)
-    features, unit = normalise.encode(filled, rows, cols)
-    assert features.shape == (1, normalise.FEATURES) and unit[0] > 0
+    filled = windows.fill(clean, bad)
+    features, unit = windows.encode(filled, rows, cols)
+    assert features.shape == (1, windows.FEATURES) and unit[0] > 0
     assert features[0, 49 + 24] == 0 and features[0, 49:98].sum() == 48
-    back = normalise.decode(filled, rows, cols, np.zeros(1, np.float32), unit)
+    back = windows.decode(filled, rows, cols, np.zeros(1, np.float32), unit)
     assert back == pytest.approx(filled.at(rows, cols))
 
 
@@ -187,7 +187,7 @@ def test_shipped_models_verify():
     checks = registry.verify()
     assert [c.name for c in checks] == list(registry.SHIPPED) and all(c.ok for c in checks), checks
     shown = registry.show("mlp")
-    assert shown.shipped and shown.card.normalisation == f"filled-{normalise.NORMALISATION}"
+    assert shown.shipped and shown.card.normalisation == f"filled-{windows.NORMALISATION}"
     assert shown.card.data and shown.card.metrics and len(shown.card.code) == 64
     assert shown.path.stat().st_size < 2_000_000
     json.dumps(dataclasses.asdict(registry.list_models()[0]))

@@ -28,10 +28,10 @@ from functools import cache
 
 import numpy as np
 
-from .cfa import Cfa, Offset
-from .mosaic import Array, Bool, Float32, Mosaic
-from .repair import by_position, usable
-from .tiles import neighbours, windows
+from ..cfa import Cfa, Offset
+from ..mosaic import Array, Bool, Float32, Mosaic
+from ..repair import by_position, usable
+from ..tiles import neighbours, windows
 
 #: Version of the input contract below; a model's card names the one it was trained with.
 NORMALISATION = 1
