@@ -86,18 +86,18 @@ def detect(mosaic: Mosaic, kind: str | None = None) -> Detection:
     light = mosaic.light()
     seen = levels(light)
     ratios = _ratios(seen, "extreme")
-    rate = _rate(ratios)
+    rate = rate_of(ratios)
     if rate >= CROWDED:
         first, *others = PATHS[rate >= DENSE]
         ratios = _ratios(seen, first)
         for stage in others:
             ratios = _ratios(seen, stage, trusted(seen.samples, ratios), fallback=ratios)
-        rate = _rate(ratios)
+        rate = rate_of(ratios)
     if rate < DENSE and kind not in STARLESS:
         _spare_stars(seen, ratios, rate)
-        rate = _rate(ratios)
+        rate = rate_of(ratios)
     probability = np.zeros(mosaic.shape, np.float32)
-    probability[mosaic.active.slices] = _sigmoid(ratios + np.float32(_logit(rate)))
+    probability[mosaic.active.slices] = probability_of(ratios, rate)
     return Detection(probability, rate)
 
 
@@ -191,7 +191,7 @@ def _surroundings(seen: Levels, good: Bool, rows: Array, cols: Array, position: 
 
 def trusted(samples: Float32, ratios: Float32) -> Float32:
     """The samples without those that the ratios make suspect (p > 0.27 at their own rate): NaN there."""
-    return np.where(ratios > -1 - _logit(_rate(ratios)), np.float32(np.nan), samples)
+    return np.where(ratios > -1 - _logit(rate_of(ratios)), np.float32(np.nan), samples)
 
 
 def scores(seen: Levels, stage: str, neighbours_of: Float32 | None = None) -> Iterator[tuple[Band, Offset, Float32]]:
@@ -252,7 +252,7 @@ def _ratios(seen: Levels, stage: str, neighbours_of: Float32 | None = None, fall
 _LEAST, _CLEAR = np.float32(-12.0), np.float32(3.0)
 
 
-def _rate(ratios: Float32) -> float:
+def rate_of(ratios: Float32) -> float:
     """The damage rate under which the clear cases explain themselves (expectation maximisation).
 
     Weak ratios are left out: in a frame of pure noise ordinary pixels have
@@ -270,6 +270,11 @@ def _rate(ratios: Float32) -> float:
             break
         rate = update
     return rate
+
+
+def probability_of(ratios: Float32, rate: float) -> Float32:
+    """Log-likelihood ratios of bad against good as probabilities, with the damage rate as the prior."""
+    return _sigmoid(ratios + np.float32(_logit(rate)))
 
 
 def _logit(p: float) -> float:

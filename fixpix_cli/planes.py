@@ -65,17 +65,17 @@ def bands(samples: Array, cfa: Cfa, radius: int) -> Iterator[Band]:
     height, width = samples.shape
     pr, pc = cfa.period
     margin = (-(-radius // pr) * pr, -(-radius // pc) * pc)
-    cols = _same_phase(-margin[1], -(-width // pc) * pc + margin[1], width, pc)
+    cols = same_phase(-margin[1], -(-width // pc) * pc + margin[1], width, pc)
     step = max(pr, BAND_PIXELS // (len(cols)) // pr * pr)
     for top in range(0, height, step):
         rows = min(step, height - top)
-        index = _same_phase(top - margin[0], top + -(-rows // pr) * pr + margin[0], height, pr)
+        index = same_phase(top - margin[0], top + -(-rows // pr) * pr + margin[0], height, pr)
         padded = samples[index][:, cols].astype(np.float32)
         planes = {(r, c): np.ascontiguousarray(padded[r::pr, c::pc]) for r, c in cfa.positions}
         yield Band(top, rows, width, cfa, margin, planes)
 
 
-def _same_phase(start: int, stop: int, size: int, period: int) -> Array:
+def same_phase(start: int, stop: int, size: int, period: int) -> Array:
     """Indices start..stop with those outside [0, size) moved to the nearest one of the same phase."""
     index = np.arange(start, stop)
     if size < period:

@@ -97,7 +97,7 @@ def export(net: torch.nn.Module, inputs: dict[str, torch.Tensor], outputs: dict[
 
 def shape_of(example: torch.Tensor) -> tuple[int | str, ...]:
     """The shape on the card: ("n", channels, "h", "w") for images, ("n", features) for windows."""
-    if example.ndim == 4:
+    if example.ndim == 4 and example.shape[2] > 1:
         return ("n", example.shape[1], "h", "w")
     return ("n", *example.shape[1:])
 
@@ -138,13 +138,14 @@ def card(name: str, task: str, family: str, folder: Path, **facts: Any) -> cards
     return cards.Card(name=name, task=task, family=family, program=(__version__, ""), data=credit(folder), **facts)
 
 
-def write(model: Any, card: cards.Card) -> Path:
-    """The model with its card inside, in models/, and its line in SHA256SUMS."""
+def write(model: Any, card: cards.Card, folder: Path = MODELS) -> Path:
+    """The model with its card inside; in models/ (not in a run's folder) with its line in SHA256SUMS."""
     del model.metadata_props[:]
     model.metadata_props.add(key=cards.KEY, value=card.to_json())
-    path = MODELS / f"{card.name}.onnx"
+    path = folder / f"{card.name}.onnx"
     path.write_bytes(model.SerializeToString(deterministic=True))
-    sign([path])
+    if folder == MODELS:
+        sign([path])
     print(f"{path.name}: {path.stat().st_size} bytes")
     return path
 

@@ -1,0 +1,199 @@
+"""Train and export the unet detector.
+
+    python models/train/unet.py --data FOLDER          # or FIXPIX_DATA=FOLDER
+
+The net sees `fixpix_cli.normalise.features` and answers, per pixel, the log-likelihood ratio of bad against good:
+in training the logit of the crop's true damage rate is added to its answer, so that at use any rate can be the
+prior. Every crop counts by the entropy of its rate, or one crop at 50 % would outweigh a thousand at 0.01 %.
+
+A run can be stopped at any time: started again, it goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import data as data_
+import numpy as np
+import shipping
+import torch
+from torch import nn
+
+from fixpix_cli.inject import Injection, inject
+from fixpix_cli.normalise import features
+from fixpix_cli.score import native_outliers
+
+CODE = (
+    "models/train/unet.py",
+    "models/train/data.py",
+    "fixpix_cli/normalise/features.py",
+    "fixpix_cli/classical.py",
+    "fixpix_cli/noise.py",
+    "fixpix_cli/inject.py",
+)
+#: Mosaic pixels of one step of the net's coarsest level.
+MULTIPLE = 8
+#: Mosaic pixels that the answer at a pixel can depend on, on each side.
+HALO = 48
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions around a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.second(torch.relu(self.first(torch.relu(x))))
+
+
+class Unet(nn.Module):
+    """(N, 16, h, w) features and (N, 1, 1, 1) mono flag -> (N, 4, h, w) log-likelihood ratios."""
+
+    def __init__(self, widths: list[int]) -> None:
+        super().__init__()
+        a, b, c = widths
+        self.enter = nn.Conv2d(features.CHANNELS, a, 3, padding=1)
+        self.mono = nn.Conv2d(1, a, 1, bias=False)
+        self.fine, self.refine = Block(a), Block(a)
+        self.down1, self.down2 = nn.Conv2d(a, b, 2, stride=2), nn.Conv2d(b, c, 2, stride=2)
+        self.middle, self.coarse = Block(b), Block(c)
+        self.up2, self.up1 = nn.ConvTranspose2d(c, b, 2, stride=2), nn.ConvTranspose2d(b, a, 2, stride=2)
+        self.remiddle = Block(b)
+        self.head = nn.Conv2d(a, 4, 1)
+
+    def forward(self, x: torch.Tensor, mono: torch.Tensor) -> torch.Tensor:
+        fine = self.fine(self.enter(x) + self.mono(mono))
+        middle = self.middle(self.down1(fine))
+        coarse = self.coarse(self.down2(middle))
+        middle = self.remiddle(middle + self.up2(coarse))
+        return self.head(torch.relu(self.refine(fine + self.up1(middle))))
+
+
+class Crops(torch.utils.data.IterableDataset):
+    """Damaged crops without end: features, mono flag, truth and weight (4, h, w), and the rate's logit."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any], seed: int) -> None:
+        self.folder, self.settings, self.seed = folder, settings, seed
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        info = torch.utils.data.get_worker_info()
+        rng = np.random.default_rng([self.seed, info.id if info else 0])
+        scenes = data_.Scenes(self.folder)
+        damage, side = self.settings["damage"], self.settings["side"]
+        shares = np.array([d[0] for d in damage])
+        while True:
+            _, kind, pattern, low, high = damage[int(rng.choice(len(damage), p=shares / shares.sum()))]
+            rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+            scene = scenes.draw(rng, side, self.settings["photo_share"], self.settings["made_share"]).mosaic
+            scene = scene.cropped(data_.Area(0, 0, *(n // MULTIPLE * MULTIPLE for n in scene.shape)))
+            if scene.shape != (side, side):
+                continue
+            delta = float(rng.uniform(*self.settings["delta"]))
+            spec = Injection(rate, delta, kind, pattern, seed=int(rng.integers(2**31)))
+            hurt = inject(scene, spec, exposure=float(np.exp(rng.uniform(-3, 3))))
+            bad = hurt.dq != 0
+            share = np.count_nonzero(bad) / bad.size
+            if not 0 < share < 1:
+                continue
+            seen = features.Seen.of(scene.with_samples(hurt.samples))
+            yield crop(seen, bad, native_outliers(scene) & ~bad, share, scene.cfa.is_mono)
+
+
+def crop(seen: features.Seen, bad: Any, ignored: Any, share: float, mono: bool) -> tuple[Any, ...]:
+    """One sample; the crop is read from its first red pixel on."""
+    top, left = seen.phase
+    rows, cols = ((2 * (n > 0), 2 * (n > 0) + size - MULTIPLE) for n, size in zip((top, left), bad.shape, strict=True))
+    part = (slice(rows[0] - top, rows[1] - top), slice(cols[0] - left, cols[1] - left))
+    entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
+    weight = np.where(ignored[part], 0.0, 1 / (entropy + 0.002)).astype(np.float32)
+    truth = bad[part].astype(np.float32)
+    packed = (np.stack([a[r::2, c::2] for r in (0, 1) for c in (0, 1)]) for a in (truth, weight))
+    logit = np.full((1, 1, 1), math.log(share / (1 - share)), np.float32)
+    return (seen.features(rows, cols), np.full((1, 1, 1), mono, np.float32), *packed, logit)
+
+
+def train(folder: Path, settings: dict[str, Any], run: Path, device: str) -> tuple[Unet, dict[str, Any]]:
+    """The loop: weighted cross-entropy, cosine schedule, checkpoints."""
+    loop = settings["loop"]
+    torch.manual_seed(settings["seed"])
+    net = Unet(settings["net"]["widths"]).to(device)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=loop["rate"], weight_decay=loop["decay"])
+    step, spent = 0, 0.0
+    checkpoint = shipping.Checkpoint(run / "checkpoint.pt", settings)
+    if kept := checkpoint.read():
+        net.load_state_dict(kept["net"])
+        optimiser.load_state_dict(kept["optimiser"])
+        step, spent = kept["step"], kept["spent"]
+        print(f"resumed at step {step}")
+    crops = Crops(folder, settings["data"], settings["seed"] + step)
+    batches = torch.utils.data.DataLoader(
+        crops, loop["batch"], num_workers=loop["workers"], prefetch_factor=8, multiprocessing_context="spawn"
+    )
+    started, shown = time.monotonic() - spent, []
+    for x, mono, truth, weight, logit in batches:
+        progress = max(step / loop["steps"], (time.monotonic() - started) / loop["seconds"])
+        if progress >= 1:
+            break
+        for group in optimiser.param_groups:
+            group["lr"] = loop["rate"] * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * progress))
+        x, mono, truth, weight, logit = (t.to(device) for t in (x, mono, truth, weight, logit))
+        answer = net(x, mono) + logit
+        loss = nn.functional.binary_cross_entropy_with_logits(answer, truth, weight)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        shown.append(loss.item())
+        if step % 50 == 0:
+            print(
+                f"step {step}  loss {np.mean(shown):.4f}  {time.monotonic() - started:.0f} s  {progress:.0%}",
+                flush=True,
+            )
+            shown = []
+        if step % loop["checkpoint"] == 0:
+            _keep(checkpoint, net, optimiser, step, time.monotonic() - started)
+    _keep(checkpoint, net, optimiser, step, time.monotonic() - started)
+    return net.cpu().eval(), {"steps": step, "seconds": round(time.monotonic() - started), "device": device}
+
+
+def _keep(checkpoint: shipping.Checkpoint, net: Unet, optimiser: Any, step: int, spent: float) -> None:
+    checkpoint.keep(net=net.state_dict(), optimiser=optimiser.state_dict(), step=step, spent=spent)
+
+
+def main() -> None:
+    options = shipping.options(__doc__ or "", "unet.toml")
+    settings = options.recipe
+    net, facts = train(options.data, settings, options.run, options.device)
+    example = {"features": torch.randn(1, features.CHANNELS, 64, 64), "mono": torch.zeros(1, 1, 1, 1)}
+    model = shipping.export(
+        net, {"features": example["features"], "mono": example["mono"]}, {"ratio": ("n", 4, "h", "w")}
+    )
+    facts |= {"parameters": shipping.parameters(net)}
+    facts["torch_onnxruntime_difference"] = shipping.agreement(net, model, example)
+    card = shipping.card(
+        settings["name"],
+        "detect",
+        "unet",
+        options.data,
+        inputs={"features": ("n", features.CHANNELS, "h", "w"), "mono": ("n", 1, 1, 1)},
+        outputs={"ratio": ("n", 4, "h", "w")},
+        normalisation=features.NORMALISATION,
+        cfa=("MONO", "RGGB", "GRBG", "GBRG", "BGGR"),
+        serving={"multiple": MULTIPLE, "halo": HALO, "temperature": 1.0},
+        training=settings | facts,
+        metrics={},
+        limits=("mono and Bayer only: no X-Trans, no Quad-Bayer", "trained without modern DSLR stills"),
+        code=shipping.code(*CODE),
+    )
+    shipping.write(model, card, options.run)
+
+
+if __name__ == "__main__":
+    main()
