@@ -5,7 +5,7 @@ a band the pixels of one tile position of the CFA form a contiguous plane, and
 so do their neighbours at any fixed offset: a neighbourhood statistic is then
 a few whole-array operations for mono, Bayer, X-Trans and Quad-Bayer alike.
 
-Beyond the frame's edge the nearest pixel of the same phase is repeated.
+Beyond the frame's edge mono and Bayer planes are mirrored; others repeat the nearest pixel of the same phase.
 """
 
 from __future__ import annotations
@@ -76,13 +76,20 @@ def bands(samples: Array, cfa: Cfa, radius: int) -> Iterator[Band]:
 
 
 def same_phase(start: int, stop: int, size: int, period: int) -> Array:
-    """Indices start..stop with those outside [0, size) moved to the nearest one of the same phase."""
+    """Indices start..stop with those outside [0, size) moved inside, to one of the same phase.
+
+    The planes of mono and Bayer are mirrored at their outermost pixel: repeating it would make a pixel at the
+    edge its own neighbour, and a hot one could then never stand out. Longer periods repeat the nearest pixel.
+    """
     index = np.arange(start, stop)
     if size < period:
         return np.clip(index, 0, size - 1)
-    phase = index % period
-    last = phase + (size - 1 - phase) // period * period
-    return np.where(index < 0, phase, np.where(index >= size, last, index))
+    phase, step = index % period, index // period
+    last = (size - 1 - phase) // period
+    if period <= 2:
+        step = np.abs(step)
+        step = last - np.abs(last - step)
+    return phase + np.clip(step, 0, last) * period
 
 
 def extremes(views: Sequence[Float32]) -> tuple[Float32, Float32]:

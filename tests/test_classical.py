@@ -96,3 +96,14 @@ def test_sharp_stars_are_spared_and_hot_pixels_among_them_found(cfa):
     flagged = classical.detect(sensor.expose(sky, 30)).probability >= DEFAULT_THRESHOLD
     hot = (sensor.truth & (1 << 11)) != 0
     assert flagged[hot].mean() > 0.9
+
+
+@pytest.mark.parametrize("cfa", [MONO, *BAYER], ids=lambda cfa: cfa.name)
+def test_hot_pixels_at_the_edge_and_in_the_corners_are_found(cfa):
+    rng = np.random.default_rng(8)
+    samples = np.rint(3000 + rng.normal(0, 8, (120, 160))).astype(np.uint16)
+    places = [(0, 0), (0, 77), (1, 159), (119, 0), (118, 80), (60, 1), (61, 158)]
+    for place in places:
+        samples[place] = 9000
+    found = classical.detect(Mosaic(samples, cfa, ((512.0,),), 16383.0)).probability > 0.3
+    assert sorted(zip(*np.nonzero(found), strict=True)) == sorted(places)

@@ -46,7 +46,7 @@ def test_a_part_is_what_the_whole_says_there():
     assert np.array_equal(part, everything[:, 4:12, 8:24])
 
 
-def test_beyond_the_frame_its_edge_is_repeated_and_nan_is_no_news():
+def test_beyond_the_frame_all_is_finite_and_nan_is_no_news():
     mosaic = frame(MONO)
     mosaic.samples[5, 5] = np.nan
     assert np.isfinite(features.Seen.of(mosaic).features((-16, 80), (-16, 96))).all()

@@ -9,7 +9,7 @@ Per pixel p, with its eight nearest neighbours of its own tile position (Bayer: 
 
 in DN above black or the frame's own floor (`classical.levels`), sigma being the frame's noise at the trimmed mean.
 So nothing depends on one camera's black, white, gain or bit depth. A Bayer frame is moved to the phase RGGB by
-repeating edge pixels: one net serves all four phases.
+mirroring its edge: one net serves all four phases.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Seen:
         Parameters
         ----------
         rows, cols : (start, stop), even differences
-            In coordinates of the frame moved to phase RGGB; what lies outside repeats the frame's edge.
+            In coordinates of the frame moved to phase RGGB; what lies outside mirrors the frame.
 
         Returns
         -------

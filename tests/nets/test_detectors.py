@@ -1,0 +1,87 @@
+"""The unet detector's way of feeding a net, with a net whose answer is known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from fixpix_cli.cfa import BAYER, MONO, XTRANS
+from fixpix_cli.errors import FrameError, ModelError
+from fixpix_cli.mosaic import Area, Mosaic
+from fixpix_cli.nets import registry
+from fixpix_cli.nets.cards import Card
+from fixpix_cli.nets.detectors import UnetDetector
+from fixpix_cli.nets.sessions import Session
+from fixpix_cli.normalise import features
+
+
+class Known:
+    """Answers five times the greater of the features above and below, less 5."""
+
+    def run(self, names, inputs):
+        x = inputs["features"]
+        return [5 * np.maximum(x[:, 8:12], x[:, 12:16]) - 5]
+
+
+def detector(**serving):
+    facts = json.loads(registry.show("mlp").card.to_json())
+    facts |= {
+        "task": "detect",
+        "family": "unet",
+        "inputs": {"features": ["n", features.CHANNELS, "h", "w"], "mono": ["n", 1, 1, 1]},
+        "outputs": {"ratio": ["n", 4, "h", "w"]},
+        "normalisation": features.NORMALISATION,
+        "serving": {"multiple": 8, "halo": 48, "temperature": 1.0} | serving,
+    }
+    return UnetDetector(Session(Card.parse(json.dumps(facts), "known"), "known", "", Known()))
+
+
+def frame(cfa, shape):
+    rng = np.random.default_rng(5)
+    return Mosaic(np.rint(2000 + rng.normal(0, 6, shape)).astype(np.uint16), cfa, ((512.0,),), 16383.0)
+
+
+@pytest.mark.parametrize("cfa", [MONO, *BAYER], ids=lambda cfa: cfa.name)
+@pytest.mark.parametrize("shape", [(61, 83), (530, 600), (16, 1100)], ids=str)
+def test_every_outlier_is_found_where_it_is(cfa, shape):
+    mosaic = frame(cfa, shape)
+    rng = np.random.default_rng(6)
+    bad = np.zeros(shape, bool)
+    bad.reshape(-1)[rng.choice(bad.size, 12, replace=False)] = True
+    bad[0, 0] = bad[-1, -1] = True
+    hurt = mosaic.with_samples(np.where(bad, 9000, mosaic.samples).astype(np.uint16))
+    found = detector()(hurt)
+    assert found.probability.shape == shape and found.probability.dtype == np.float32
+    assert np.array_equal(found.probability > 0.5, bad)
+    assert 0.3 < found.rate / bad.mean() < 3
+
+
+def test_masked_borders_and_nan_are_never_bad():
+    samples = frame(BAYER[2], (64, 80)).samples.astype(np.float32)
+    samples[:, :7] = 16000
+    samples[30, 40] = np.nan
+    found = detector()(Mosaic(samples, BAYER[2], ((512.0,),), 16383.0, Area(0, 7, 64, 80)))
+    assert not found.probability[:, :7].any() and found.probability[30, 40] == 0
+
+
+def test_temperature_divides_the_evidence():
+    mosaic = frame(MONO, (40, 40))
+    assert np.allclose(detector(temperature=2.0).ratios(mosaic) * 2, detector().ratios(mosaic), atol=1e-5)
+
+
+def test_an_unknown_pattern_is_refused():
+    with pytest.raises(FrameError, match="XTRANS"):
+        detector()(Mosaic(np.ones((24, 24), np.uint16), XTRANS))
+
+
+def test_a_corrector_is_no_detector():
+    with pytest.raises(ModelError, match="family 'mlp'"):
+        UnetDetector.open("mlp")
+
+
+@pytest.mark.parametrize("value", [None, "8", True])
+def test_a_card_without_its_numbers_is_refused(value):
+    with pytest.raises(ModelError, match="halo"):
+        detector(halo=value).ratios(frame(MONO, (16, 16)))
