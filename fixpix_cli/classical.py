@@ -83,6 +83,19 @@ def detect(mosaic: Mosaic, kind: str | None = None) -> Detection:
     kind : str, optional
         What the frame shows. In a dark, bias or flat there are no stars to spare.
     """
+    return detection_of(mosaic, ratios_of(mosaic, kind))
+
+
+def detection_of(mosaic: Mosaic, ratios: Float32, rate: float | None = None) -> Detection:
+    """Log-likelihood ratios of the active area as probabilities, with the rate (default: theirs) as the prior."""
+    rate = rate_of(ratios) if rate is None else rate
+    probability = np.zeros(mosaic.shape, np.float32)
+    probability[mosaic.active.slices] = probability_of(ratios, rate)
+    return Detection(probability, rate)
+
+
+def ratios_of(mosaic: Mosaic, kind: str | None = None) -> Float32:
+    """Log-likelihood ratios of bad against good, (h, w) float32 of the active area; -inf where NaN."""
     light = mosaic.light()
     seen = levels(light)
     ratios = _ratios(seen, "extreme")
@@ -95,10 +108,7 @@ def detect(mosaic: Mosaic, kind: str | None = None) -> Detection:
         rate = rate_of(ratios)
     if rate < DENSE and kind not in STARLESS:
         _spare_stars(seen, ratios, rate)
-        rate = rate_of(ratios)
-    probability = np.zeros(mosaic.shape, np.float32)
-    probability[mosaic.active.slices] = probability_of(ratios, rate)
-    return Detection(probability, rate)
+    return ratios
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,18 +262,25 @@ def _ratios(seen: Levels, stage: str, neighbours_of: Float32 | None = None, fall
 _LEAST, _CLEAR = np.float32(-12.0), np.float32(3.0)
 
 
-def rate_of(ratios: Float32) -> float:
-    """The damage rate under which the clear cases explain themselves (expectation maximisation).
+def rate_of(ratios: Float32, clear: float = float(_CLEAR)) -> float:
+    """The damage rate under which the ratios explain themselves (expectation maximisation).
 
-    Weak ratios are left out: in a frame of pure noise ordinary pixels have
-    many of them, and the iteration would run away to a rate of one half.
+    Parameters
+    ----------
+    ratios : array of log-likelihood ratios of bad against good; those that are not finite count for nothing
+    clear : float
+        Weaker ratios are left out. The rules need that: in a frame of pure noise ordinary pixels have many
+        weak ratios, and the iteration would run away to a rate of one half. -inf: all count, as they may
+        where the ratios are calibrated.
     """
-    clear = ratios[ratios >= _CLEAR]
     # Most ratios are alike: a histogram makes the iteration cheap.
-    counts, edges = np.histogram(clear, bins=400, range=(float(_CLEAR), 20.0))
-    centres, total = (edges[:-1] + edges[1:]) / 2, max(1, int(np.count_nonzero(np.isfinite(ratios))))
+    lowest, highest = max(clear, -20.0), 20.0
+    finite = ratios[np.isfinite(ratios)]
+    kept = np.clip(finite[finite >= clear], lowest, highest)
+    counts, edges = np.histogram(kept, bins=round((highest - lowest) * 24), range=(lowest, highest))
+    centres, total = (edges[:-1] + edges[1:]) / 2, max(1, len(finite))
     rate = 0.01
-    for _ in range(60):
+    for _ in range(200):
         update = float((counts * _sigmoid(centres + _logit(rate))).sum() / total)
         update = min(max(update, LEAST_RATE), GREATEST_RATE)
         if abs(update - rate) < 1e-3 * rate:

@@ -211,7 +211,20 @@ def _load(path: Path, common: Common) -> Frame:
 
 def tallies_of(frame: Frame) -> list[Tally]:
     """What one frame says about each of its planes."""
-    return [Tally.of(m, classical.detect(m, frame.conditions.kind).probability) for m in frame.mosaics]
+    return _told(frame)[0]
+
+
+def _told(frame: Frame) -> tuple[list[Tally], str]:
+    """The tallies of a frame's planes, and by what method."""
+    found = [_detected(m, frame.conditions.kind) for m in frame.mosaics]
+    tallies = [Tally.of(m, one.probability) for m, (one, _) in zip(frame.mosaics, found, strict=True)]
+    return tallies, "+".join(dict.fromkeys(method for _, method in found))
+
+
+def _detected(mosaic: Mosaic, kind: str | None) -> tuple[classical.Detection, str]:
+    from .nets.detectors import detect
+
+    return detect(mosaic, kind)
 
 
 def _threshold(common: Common) -> float:
@@ -224,8 +237,9 @@ def _evidence_of(frame: Frame, kind: str | None) -> tuple[Evidence, str]:
     conditions = frame.conditions
     digest = frame.digest
     bin_ = Bin.of(conditions)
-    tallies = {(plane, bin_): tally for plane, tally in enumerate(tallies_of(frame))}
-    return Evidence(tallies, {digest: Counted(digest, frame.source.name, bin_, conditions)}), digest
+    told, method = _told(frame)
+    tallies = {(plane, bin_): tally for plane, tally in enumerate(told)}
+    return Evidence(tallies, {digest: Counted(digest, frame.source.name, bin_, conditions)}), method
 
 
 def detect(
@@ -256,9 +270,10 @@ def _detect_one(
         frame = _load(path, common)
         if common.dry_run:
             return Outcome(path, target, PLANNED, method="rules", notes=_assumed(frame))
-        flags, images, notes = [], [], list(_assumed(frame))
+        flags, images, methods, notes = [], [], [], list(_assumed(frame))
         for mosaic in frame.mosaics:
-            found = classical.detect(mosaic, frame.conditions.kind)
+            found, how = _detected(mosaic, frame.conditions.kind)
+            methods.append(how)
             flags.append(Tally.of(mosaic, found.probability).view(_threshold(common), common.max_false))
             if probability:
                 images.append(found.probability)
@@ -278,7 +293,8 @@ def _detect_one(
             probability=images,
             overwrite=overwrite,
         )
-        return Outcome(path, target, DONE, None, defects, defects / frame.pixels, "rules", map_file, notes=tuple(notes))
+        method = "+".join(dict.fromkeys(methods))
+        return Outcome(path, target, DONE, None, defects, defects / frame.pixels, method, map_file, notes=tuple(notes))
 
     return _attempt(path, work)
 
@@ -385,10 +401,10 @@ def _calibrate_one(
             return Outcome(path, target, PLANNED, method="rules", map=target, notes=notes)
         if target.exists() and frame.digest in _digests(target):
             return Outcome(path, None, SKIPPED, method="already counted", map=target, notes=notes)
-        evidence, _ = _evidence_of(frame, kind)
+        evidence, method = _evidence_of(frame, kind)
         carried.append((evidence, (frame.identity, frame.row_order, frame.keys)))
         defects = sum(int(t.chosen(_threshold(common)).sum()) for t in evidence.tallies.values())
-        return Outcome(path, target, DONE, None, defects, defects / frame.pixels, "rules", target, notes=notes)
+        return Outcome(path, target, DONE, None, defects, defects / frame.pixels, method, target, notes=notes)
 
     outcome = _attempt(path, work)
     return (outcome, *carried[0]) if carried else (outcome, None, None)

@@ -1,14 +1,21 @@
-"""Floor 2. Detectors that ask a net for the evidence of every pixel."""
+"""Floor 2. Detection that asks a net, too.
+
+Rules and net fail on different pixels: the rules flag sharp texture, the net what it has seen too little of.
+Up to some damage rate the mean of their log-likelihood ratios is better than either, above all in precision
+(``python models/train/detections.py``); denser damage, darks and CFAs that the net does not know are the
+rules' alone.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from ..cfa import Cfa
-from ..classical import Detection, probability_of, rate_of
+from ..classical import STARLESS, Detection, detection_of, rate_of, ratios_of
 from ..errors import FrameError, ModelError
 from ..mosaic import Float32, Mosaic
 from ..normalise import features
@@ -24,7 +31,7 @@ class UnetDetector:
     """Bad pixels of a plane by a net that answers log-likelihood ratios.
 
     The ratio says nothing of how common bad pixels are. The frame's own damage rate, estimated from
-    the clear cases, is the prior that turns it into a probability.
+    all its ratios, is the prior that turns it into a probability.
 
     Parameters
     ----------
@@ -47,7 +54,7 @@ class UnetDetector:
         wanted = {"features": ("n", features.CHANNELS, "h", "w"), "mono": ("n", 1, 1, 1)}
         if {k: tuple(v) for k, v in session.card.inputs.items()} != wanted:
             raise ModelError(f"{blob.path}: its inputs are {session.card.inputs}, not {wanted}")
-        for key in ("multiple", "halo", "temperature"):
+        for key in ("multiple", "halo", "temperature", "below_rate"):
             if not session.card.number(key, str(blob.path)) > 0:
                 raise ModelError(f"{blob.path}: the card's serving[{key!r}] is not above 0")
         return cls(session)
@@ -65,10 +72,12 @@ class UnetDetector:
             The net does not know the CFA.
         """
         ratios = self.ratios(mosaic)
-        rate = rate_of(ratios)
-        probability = np.zeros(mosaic.shape, np.float32)
-        probability[mosaic.active.slices] = probability_of(ratios, rate)
-        return Detection(probability, rate)
+        return detection_of(mosaic, ratios, rate_of(ratios, clear=-np.inf))
+
+    @property
+    def below_rate(self) -> float:
+        """The damage rate below which the mean with the rules is better than the rules alone."""
+        return self.session.card.number("below_rate", self.session.source)
 
     def ratios(self, mosaic: Mosaic) -> Float32:
         """Log-likelihood ratios of bad against good of the active pixels; -inf where the sample is NaN.
@@ -104,3 +113,51 @@ class UnetDetector:
         out /= np.float32(card.number("temperature", source))
         out[~np.isfinite(light.samples)] = -np.inf
         return out
+
+
+@cache
+def shipped_unet() -> UnetDetector:
+    """The shipped unet, opened once per process.
+
+    Raises
+    ------
+    ModelError
+        It is missing or not what SHA256SUMS says.
+    """
+    return UnetDetector.open("unet")
+
+
+RULES, BOTH = "rules", "rules+unet"
+
+
+def detect(mosaic: Mosaic, kind: str | None = None, net: UnetDetector | None = None) -> tuple[Detection, str]:
+    """Find bad pixels in one plane by its own samples: by the rules and, where it helps, by the net as well.
+
+    Parameters
+    ----------
+    mosaic : Mosaic
+        Any CFA and size.
+    kind : str, optional
+        What the frame shows. Darks, biases and flats are judged by the rules alone.
+    net : UnetDetector, optional
+        Default: the shipped one.
+
+    Returns
+    -------
+    Detection
+    method : str
+        ``rules`` or ``rules+unet``.
+
+    Raises
+    ------
+    ModelError
+        The shipped net is missing or damaged.
+    """
+    ratios = ratios_of(mosaic, kind)
+    rate = rate_of(ratios)
+    if kind in STARLESS or not features.supports(mosaic.cfa):
+        return detection_of(mosaic, ratios, rate), RULES
+    net = net or shipped_unet()
+    if rate >= net.below_rate or not net.supports(mosaic.cfa):
+        return detection_of(mosaic, ratios, rate), RULES
+    return detection_of(mosaic, (ratios + net.ratios(mosaic)) / np.float32(2)), BOTH

@@ -18,7 +18,7 @@ from measure import cameras
 from fixpix_cli import classical, score
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Mosaic
-from fixpix_cli.nets.detectors import UnetDetector
+from fixpix_cli.nets.detectors import UnetDetector, detect
 
 RATES = (0.0001, 0.001, 0.01, 0.2, 0.7)
 DELTAS = (0.7, 0.3)
@@ -29,7 +29,7 @@ def compare(frames: list[Mosaic], detectors: dict, rate: float, delta: float) ->
     sums = {name: score.Detection() for name in detectors}
     for frame in frames:
         native = score.native_outliers(frame)
-        for seed in range(min(8, max(1, round(300 / (rate * frame.samples.size))))):
+        for seed in range(min(4, max(1, round(150 / (rate * frame.samples.size))))):
             hurt = inject(frame, Injection(rate, delta, seed=500 + seed))
             damaged = frame.with_samples(hurt.samples)
             for name, detector in detectors.items():
@@ -43,7 +43,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("FIXPIX_DATA"))
     parser.add_argument("--model", default="unet")
     options = parser.parse_args()
-    detectors = {"rules": classical.detect, "unet": UnetDetector.open(options.model)}
+    net = UnetDetector.open(options.model)
+    detectors = {"rules": classical.detect, "unet": net, "used": lambda mosaic: detect(mosaic, net=net)[0]}
     means: dict[tuple[float, float, str], list[list[float]]] = {}
     for camera, frames in cameras(Path(options.data)).items():
         for delta in DELTAS:

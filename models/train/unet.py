@@ -186,7 +186,7 @@ def main() -> None:
         outputs={"ratio": ("n", 4, "h", "w")},
         normalisation=features.NORMALISATION,
         cfa=("MONO", "RGGB", "GRBG", "GBRG", "BGGR"),
-        serving={"multiple": MULTIPLE, "halo": HALO, "temperature": 1.0},
+        serving={"multiple": MULTIPLE, "halo": HALO, "temperature": 1.0, "below_rate": settings["serve"]["below_rate"]},
         training=settings | facts,
         metrics={},
         limits=("mono and Bayer only: no X-Trans, no Quad-Bayer", "trained without modern DSLR stills"),

@@ -6,13 +6,16 @@ import json
 
 import numpy as np
 import pytest
+from conftest import scene
 
+from fixpix_cli import score
 from fixpix_cli.cfa import BAYER, MONO, XTRANS
 from fixpix_cli.errors import FrameError, ModelError
+from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Area, Mosaic
 from fixpix_cli.nets import registry
 from fixpix_cli.nets.cards import Card
-from fixpix_cli.nets.detectors import UnetDetector
+from fixpix_cli.nets.detectors import UnetDetector, detect
 from fixpix_cli.nets.sessions import Session
 from fixpix_cli.normalise import features
 
@@ -33,7 +36,7 @@ def detector(**serving):
         "inputs": {"features": ["n", features.CHANNELS, "h", "w"], "mono": ["n", 1, 1, 1]},
         "outputs": {"ratio": ["n", 4, "h", "w"]},
         "normalisation": features.NORMALISATION,
-        "serving": {"multiple": 8, "halo": 48, "temperature": 1.0} | serving,
+        "serving": {"multiple": 8, "halo": 48, "temperature": 1.0, "below_rate": 0.03} | serving,
     }
     return UnetDetector(Session(Card.parse(json.dumps(facts), "known"), "known", "", Known()))
 
@@ -85,3 +88,24 @@ def test_a_corrector_is_no_detector():
 def test_a_card_without_its_numbers_is_refused(value):
     with pytest.raises(ModelError, match="halo"):
         detector(halo=value).ratios(frame(MONO, (16, 16)))
+
+
+def test_rules_alone_where_the_net_does_not_help():
+    mosaic = frame(MONO, (64, 64))
+    mosaic.samples[20, 20] = 9000
+    assert detect(mosaic, net=detector())[1] == "rules+unet"
+    assert detect(mosaic, "dark", detector())[1] == "rules"
+    assert detect(Mosaic(mosaic.samples, XTRANS, ((512.0,),), 16383.0))[1] == "rules"
+    crowded = scene(MONO, shape=(200, 200))
+    damage = inject(crowded, Injection(0.15, 0.7, seed=2))
+    assert detect(crowded.with_samples(damage.samples), net=detector())[1] == "rules"
+
+
+@pytest.mark.parametrize("cfa", [MONO, *BAYER], ids=lambda cfa: cfa.name)
+def test_rules_and_the_shipped_net_find_what_was_damaged(cfa):
+    clean = scene(cfa, shape=(360, 480))
+    damage = inject(clean, Injection(0.003, 0.7, seed=9))
+    found, method = detect(clean.with_samples(damage.samples))
+    assert method == "rules+unet"
+    ratios = score.detection(found.probability > 0.5, damage.dq != 0).ratios()
+    assert ratios["precision"] > 0.97 and ratios["recall"] > 0.9
