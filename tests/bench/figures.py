@@ -4,7 +4,7 @@
 
 Definitions: relative injection, d = 0.7; native outliers of the undamaged frame
 count for nothing; NMSE on stored values over the damaged pixels, with the true
-mask. S40 and HERO6 are training cameras of the rules and of the mlp, the others
+mask. S40 and HERO6 are training cameras of the rules and of the nets, the others
 are not. Prints Markdown.
 """
 
@@ -20,13 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fixpix_cli import classical, files, maps, repair, score
+from fixpix_cli import files, maps, repair, score
 from fixpix_cli.cfa import GRBG, RGGB
 from fixpix_cli.defects import DefectMap
 from fixpix_cli.evidence import DEFAULT_THRESHOLD, Tally
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Assume
 from fixpix_cli.nets.correctors import shipped_mlp
+from fixpix_cli.nets.detectors import detect
 
 CAMERAS = {
     "Canon S40": ("raw/canon_s40_*.CRW", Assume()),
@@ -53,7 +54,7 @@ def quality(data: Path) -> None:
             for rate in RATES:
                 damage = inject(clean, Injection(rate, 0.7, seed=11), frame_key=path.name)
                 damaged, truth = clean.with_samples(damage.samples), damage.dq != 0
-                flags = Tally.of(damaged, classical.detect(damaged).probability).view(DEFAULT_THRESHOLD).bad
+                flags = Tally.of(damaged, detect(damaged)[0].probability).view(DEFAULT_THRESHOLD).bad
                 found[rate] += score.detection(flags, truth, native)
                 for name, corrector in methods.items():
                     fixed[rate, name] += score.correction(clean, repair.repair(damaged, truth, corrector), truth)
