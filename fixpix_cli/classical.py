@@ -83,7 +83,7 @@ def detect(mosaic: Mosaic, kind: str | None = None) -> Detection:
     kind : str, optional
         What the frame shows. In a dark, bias or flat there are no stars to spare.
     """
-    return detection_of(mosaic, ratios_of(mosaic, kind))
+    return detection_of(mosaic, ratios_of(levels(mosaic.light()), kind))
 
 
 def detection_of(mosaic: Mosaic, ratios: Float32, rate: float | None = None) -> Detection:
@@ -94,10 +94,8 @@ def detection_of(mosaic: Mosaic, ratios: Float32, rate: float | None = None) -> 
     return Detection(probability, rate)
 
 
-def ratios_of(mosaic: Mosaic, kind: str | None = None) -> Float32:
-    """Log-likelihood ratios of bad against good, (h, w) float32 of the active area; -inf where NaN."""
-    light = mosaic.light()
-    seen = levels(light)
+def ratios_of(seen: Levels, kind: str | None = None) -> Float32:
+    """Log-likelihood ratios of bad against good, (h, w) float32; -inf where NaN."""
     ratios = _ratios(seen, "extreme")
     rate = rate_of(ratios)
     if rate >= CROWDED:
@@ -120,12 +118,15 @@ class Levels:
     samples : (H, W) float32 array, DN above `floor`
     floor : dict of tile position to float, DN above black
         0, or the frame's own floor where that is higher.
+    middle : dict of tile position to float, DN above the floor
+        Median of the colour; at least the noise at the floor, so above 0.
     cfa : Cfa
     noise : NoiseModel
     """
 
     samples: Float32
     floor: dict[Offset, float]
+    middle: dict[Offset, float]
     cfa: Cfa
     noise: NoiseModel
 
@@ -143,15 +144,20 @@ def levels(light: Mosaic) -> Levels:
         plane = samples[r::pr, c::pc]
         sparse = plane[:: max(1, plane.shape[0] // 256), :: max(1, plane.shape[1] // 256)]
         pools[light.cfa.colour(r, c)].append(sparse[np.isfinite(sparse)])
+    noise = NoiseModel.of(light)
+    least = float(noise.sigma(np.zeros(1))[0])
     # One floor per colour: neighbours at other tile positions must stay comparable.
-    lowest = {}
+    lowest, median = {}, {}
     for colour, parts in pools.items():
-        pool = np.concatenate(parts)
-        lowest[colour] = max(0.0, float(np.quantile(pool, 0.005))) if pool.size else 0.0
-    floor = {(r, c): lowest[light.cfa.colour(r, c)] for r, c in light.cfa.positions}
+        low, half = np.quantile(np.concatenate([*parts, [0.0] * (not any(map(len, parts)))]), (0.005, 0.5))
+        lowest[colour] = max(0.0, float(low))
+        median[colour] = max(float(half) - lowest[colour], least)
+    floor, middle = (
+        {p: by_colour[light.cfa.colour(*p)] for p in light.cfa.positions} for by_colour in (lowest, median)
+    )
     for r, c in light.cfa.positions:
         samples[r::pr, c::pc] -= floor[r, c]
-    return Levels(samples, floor, light.cfa, NoiseModel.of(light))
+    return Levels(samples, floor, middle, light.cfa, noise)
 
 
 #: Kinds of frames without an image in them.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fixpix_cli.cfa import BAYER, MONO, XTRANS
+from fixpix_cli.cfa import BAYER, MONO
 from fixpix_cli.mosaic import Mosaic
 from fixpix_cli.normalise import features
 
@@ -50,4 +50,3 @@ def test_beyond_the_frame_all_is_finite_and_nan_is_no_news():
     mosaic = frame(MONO)
     mosaic.samples[5, 5] = np.nan
     assert np.isfinite(features.Seen.of(mosaic).features((-16, 80), (-16, 96))).all()
-    assert not features.supports(XTRANS) and features.supports(BAYER[2])

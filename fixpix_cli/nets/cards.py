@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from .. import __version__
+from ..cfa import Cfa
 from ..errors import ModelError
 
 #: The metadata key under which the card is stored.
@@ -119,6 +120,10 @@ class Card:
             raise ModelError(
                 f"{source}: trained with normalisation {self.normalisation!r}, this fixpix has {normalisation!r}"
             )
+
+    def knows(self, cfa: Cfa) -> bool:
+        """Whether the net was made for this pattern. Nets see any Bayer phase as RGGB."""
+        return ("RGGB" if cfa.is_bayer else cfa.name) in self.cfa
 
     def number(self, key: str, source: str) -> float:
         """A number of `serving`; ModelError where it is missing or none."""

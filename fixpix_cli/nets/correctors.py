@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from ..cfa import Cfa
-from ..errors import FrameError, ModelError
+from ..errors import FrameError
 from ..mosaic import Array, Bool, Mosaic
 from ..normalise import windows
 from ..repair import repairable
 from . import registry
-from .sessions import Session, open_session
+from .sessions import Session
 
 #: Windows per call of the net: small enough for the processor's cache.
 BATCH = 4096
@@ -39,17 +39,13 @@ class MlpCorrector:
         ------
         ModelError
         """
-        blob = registry.read(str(name))
-        session = open_session(blob.data, str(blob.path), blob.sha256, threads)
-        session.card.require(str(blob.path), "correct", "mlp", f"filled-{windows.NORMALISATION}")
-        wanted = {"window": ("n", windows.FEATURES)}
-        if {k: tuple(v) for k, v in session.card.inputs.items()} != wanted:
-            raise ModelError(f"{blob.path}: its inputs are {session.card.inputs}, not {wanted}")
-        return cls(session)
+        inputs: dict[str, tuple[int | str, ...]] = {"window": ("n", windows.FEATURES)}
+        contract = f"filled-{windows.NORMALISATION}"
+        return cls(registry.open_model(name, "correct", "mlp", contract, inputs, threads))
 
     def supports(self, cfa: Cfa) -> bool:
         """Whether the net knows this pattern: mono and Bayer; not X-Trans, not Quad-Bayer."""
-        return windows.supports(cfa) and ("MONO" if cfa.is_mono else "RGGB") in self.session.card.cfa
+        return self.session.card.knows(cfa)
 
     @property
     def default_up_to(self) -> float | None:

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import classical
 from ..cfa import Cfa
-from ..classical import STARLESS, Detection, detection_of, rate_of, ratios_of
+from ..classical import STARLESS, Detection, detection_of, rate_of
 from ..errors import FrameError, ModelError
 from ..mosaic import Float32, Mosaic
 from ..normalise import features
 from . import registry
-from .sessions import Session, open_session
+from .sessions import Session
 
 #: Rows and columns of a tile's core, in pixels of the mosaic.
 TILE = 512
@@ -48,20 +49,19 @@ class UnetDetector:
         ------
         ModelError
         """
-        blob = registry.read(str(name))
-        session = open_session(blob.data, str(blob.path), blob.sha256, threads)
-        session.card.require(str(blob.path), "detect", "unet", features.NORMALISATION)
-        wanted = {"features": ("n", features.CHANNELS, "h", "w"), "mono": ("n", 1, 1, 1)}
-        if {k: tuple(v) for k, v in session.card.inputs.items()} != wanted:
-            raise ModelError(f"{blob.path}: its inputs are {session.card.inputs}, not {wanted}")
+        inputs: dict[str, tuple[int | str, ...]] = {
+            "features": ("n", features.CHANNELS, "h", "w"),
+            "mono": ("n", 1, 1, 1),
+        }
+        session = registry.open_model(name, "detect", "unet", features.NORMALISATION, inputs, threads)
         for key in ("multiple", "halo", "temperature", "below_rate"):
-            if not session.card.number(key, str(blob.path)) > 0:
-                raise ModelError(f"{blob.path}: the card's serving[{key!r}] is not above 0")
+            if not session.card.number(key, session.source) > 0:
+                raise ModelError(f"{session.source}: the card's serving[{key!r}] is not above 0")
         return cls(session)
 
     def supports(self, cfa: Cfa) -> bool:
         """Whether the net knows this pattern: mono and Bayer; not X-Trans, not Quad-Bayer."""
-        return features.supports(cfa) and ("MONO" if cfa.is_mono else "RGGB") in self.session.card.cfa
+        return self.session.card.knows(cfa)
 
     def __call__(self, mosaic: Mosaic) -> Detection:
         """Find bad pixels in one plane by its own samples alone.
@@ -88,13 +88,16 @@ class UnetDetector:
         """
         if not self.supports(mosaic.cfa):
             raise FrameError(f"the unet detector does not know {mosaic.cfa.name}")
-        light = mosaic.light()
+        return self.ratios_of(features.Seen.of(mosaic.light()))
+
+    def ratios_of(self, seen: features.Seen) -> Float32:
+        """The same for a plane whose features are known."""
         card, source = self.session.card, self.session.source
         multiple, halo = (int(card.number(key, source)) for key in ("multiple", "halo"))
         halo = -(-halo // multiple) * multiple
-        seen = features.Seen.of(light)
-        (top, left), (height, width) = seen.phase, light.shape
-        flag = np.full((1, 1, 1, 1), light.cfa.is_mono, np.float32)
+        samples = seen.levels.samples
+        (top, left), (height, width) = seen.phase, samples.shape
+        flag = np.full((1, 1, 1, 1), seen.levels.cfa.is_mono, np.float32)
         out = np.empty((height, width), np.float32)
         for row in range(0, height + top, TILE):
             for col in range(0, width + left, TILE):
@@ -111,7 +114,7 @@ class UnetDetector:
                     part
                 )
         out /= np.float32(card.number("temperature", source))
-        out[~np.isfinite(light.samples)] = -np.inf
+        out[~np.isfinite(samples)] = -np.inf
         return out
 
 
@@ -156,11 +159,11 @@ def detect(mosaic: Mosaic, kind: str | None = None, net: UnetDetector | None = N
     ModelError
         The shipped net is missing or damaged.
     """
-    ratios = ratios_of(mosaic, kind)
-    rate = rate_of(ratios)
-    if kind in STARLESS or not features.supports(mosaic.cfa):
-        return detection_of(mosaic, ratios, rate), RULES
     net = net or shipped_unet()
-    if rate >= net.below_rate or not net.supports(mosaic.cfa):
-        return detection_of(mosaic, ratios, rate), RULES
-    return detection_of(mosaic, (ratios + net.ratios(mosaic)) / np.float32(2), rate), BOTH
+    if kind in STARLESS or not net.supports(mosaic.cfa):
+        return classical.detect(mosaic, kind), RULES
+    seen = features.Seen.of(mosaic.light(), kind)
+    rate = rate_of(seen.rules)
+    if rate >= net.below_rate:
+        return detection_of(mosaic, seen.rules, rate), RULES
+    return detection_of(mosaic, (seen.rules + net.ratios_of(seen)) / np.float32(2), rate), BOTH

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import FixpixError, ModelError
 from .cards import Card
-from .sessions import open_session
+from .sessions import Session, open_session
 
 #: name -> file of the shipped models
 SHIPPED: dict[str, str] = {"mlp": "mlp-7x7.onnx", "unet": "unet.onnx"}
@@ -124,6 +124,38 @@ def sums(where: Path) -> dict[str, str]:
             digest, _, name = line.strip().partition(" ")
             found[name.strip().lstrip("*")] = digest.lower()
     return found
+
+
+def open_model(
+    name: str | Path,
+    task: str,
+    family: str,
+    normalisation: str,
+    inputs: dict[str, tuple[int | str, ...]],
+    threads: int = 1,
+) -> Session:
+    """A shipped model by name (verified), or a user's own .onnx by path, that a serving module can feed.
+
+    Parameters
+    ----------
+    name : str or Path
+    task, family, normalisation : str
+        What the serving module is for; see `cards.Card`.
+    inputs : dict
+        What it will give, name -> shape.
+    threads : int
+
+    Raises
+    ------
+    ModelError
+        The model cannot be read, is for something else, or wants other inputs.
+    """
+    blob = read(str(name))
+    session = open_session(blob.data, str(blob.path), blob.sha256, threads)
+    session.card.require(str(blob.path), task, family, normalisation)
+    if {k: tuple(v) for k, v in session.card.inputs.items()} != inputs:
+        raise ModelError(f"{blob.path}: its inputs are {session.card.inputs}, not {inputs}")
+    return session
 
 
 def list_models() -> list[Listed]:

@@ -1,4 +1,4 @@
-"""What the detector sees of a plane: four features of every pixel, packed two by two.
+"""What the detector sees of a plane: five features of every pixel, packed two by two.
 
 Per pixel p, with its eight nearest neighbours of its own tile position (Bayer: two pixels apart; mono: one)::
 
@@ -6,10 +6,15 @@ Per pixel p, with its eight nearest neighbours of its own tile position (Bayer: 
     stands  asinh((p - trimmed mean) / 2 sigma) / 2       trimmed: without the least and the greatest
     above   asinh((p - greatest) / 2 sigma) / 2
     below   asinh((least - p) / 2 sigma) / 2
+    rules   the log-likelihood ratio of `classical.ratios_of` / 8, -1.5 to 1.5
 
 in DN above black or the frame's own floor (`classical.levels`), sigma being the frame's noise at the trimmed mean.
 So nothing depends on one camera's black, white, gain or bit depth. A Bayer frame is moved to the phase RGGB by
 mirroring its edge: one net serves all four phases.
+
+Why the rules' answer is among them: a first net without it was better than the rules up to 5 % damage, where
+texture misleads them, and worse from 10 to 30 %, where their second look without the suspects sees what the
+extremes of eight neighbours hide.
 """
 
 from __future__ import annotations
@@ -18,21 +23,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..cfa import Cfa
-from ..classical import Levels, levels
+from ..classical import Levels, levels, ratios_of
 from ..mosaic import Array, Float32, Mosaic
 from ..planes import same_phase
 
 #: Name and version of this input contract.
-NORMALISATION = "features-1"
+NORMALISATION = "features-2"
 #: Features of a pixel, and channels of the packed input (2 x 2 pixels).
-FEATURES = 4
+FEATURES = 5
 CHANNELS = 4 * FEATURES
-
-
-def supports(cfa: Cfa) -> bool:
-    """Whether frames of this CFA can be packed: mono and the four Bayer phases."""
-    return cfa.is_mono or cfa.is_bayer
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,35 +41,24 @@ class Seen:
     Parameters
     ----------
     levels : classical.Levels
-    middle : dict of colour to float, DN above the floor
-        Median of the colour, positive.
+    rules : (H, W) float32 array
+        Log-likelihood ratios of the rules; -inf where the sample is NaN.
     phase : (int, int)
         Rows and columns to put before the frame so that it begins with red.
     """
 
     levels: Levels
-    middle: dict[str, float]
+    rules: Float32
     phase: tuple[int, int]
 
     @classmethod
-    def of(cls, light: Mosaic) -> Seen:
-        """The statistics of a plane without masked borders."""
+    def of(cls, light: Mosaic, kind: str | None = None) -> Seen:
+        """The statistics of a plane without masked borders, and what the rules say of it."""
         seen = levels(light)
-        pr, pc = light.cfa.period
-        pools: dict[str, list[Array]] = {colour: [] for colour in light.cfa.colours}
-        for r, c in light.cfa.positions:
-            plane = seen.samples[r::pr, c::pc]
-            sparse = plane[:: max(1, plane.shape[0] // 256), :: max(1, plane.shape[1] // 256)]
-            pools[light.cfa.colour(r, c)].append(sparse[np.isfinite(sparse)])
-        middle = {}
-        for colour, parts in pools.items():
-            pool = np.concatenate(parts)
-            least = float(seen.noise.sigma(np.zeros(1))[0])
-            middle[colour] = max(float(np.median(pool)) if pool.size else 0.0, least)
         phase = (0, 0)
         if light.cfa.is_bayer:
             phase = next(((r, c) for r, c in light.cfa.positions if light.cfa.colour(r, c) == "R"))
-        return cls(seen, middle, phase)
+        return cls(seen, ratios_of(seen, kind), phase)
 
     def features(self, rows: tuple[int, int], cols: tuple[int, int]) -> Float32:
         """The packed features of a rectangle.
@@ -94,13 +82,16 @@ class Seen:
             )
         ]
         p = self.levels.samples[np.ix_(*index)]
-        floor = np.array([[self.levels.floor[r, c] for c in range(pc)] for r in range(pr)], np.float32)
-        middle = np.array([[self.middle[cfa.colour(r, c)] for c in range(pc)] for r in range(pr)], np.float32)
         inner = [i[step:-step] for i in index]
-        floor, middle = (table[np.ix_(inner[0] % pr, inner[1] % pc)] for table in (floor, middle))
+        tiled = np.ix_(inner[0] % pr, inner[1] % pc)
+        floor, middle = (
+            np.array([[table[r, c] for c in range(pc)] for r in range(pr)], np.float32)[tiled]
+            for table in (self.levels.floor, self.levels.middle)
+        )
         if np.isnan(p).any():
-            p = np.where(np.isnan(p), np.float32(np.median(list(self.middle.values()))), p)
-        return _pack(*_four(p, step, floor, middle, self.levels))
+            p = np.where(np.isnan(p), np.float32(np.median(list(self.levels.middle.values()))), p)
+        rules = np.clip(self.rules[np.ix_(*inner)] / np.float32(8), np.float32(-1.5), np.float32(1.5))
+        return pack(*_four(p, step, floor, middle, self.levels), rules)
 
 
 def _four(p: Float32, step: int, floor: Float32, middle: Float32, seen: Levels) -> list[Float32]:
@@ -127,7 +118,8 @@ def _four(p: Float32, step: int, floor: Float32, middle: Float32, seen: Levels) 
     ]
 
 
-def _pack(*features: Float32) -> Float32:
+def pack(*features: Array) -> Array:
+    """(H, W) arrays -> (4 per array, H / 2, W / 2): `unpack` backwards."""
     return np.stack([f[r::2, c::2] for f in features for r in (0, 1) for c in (0, 1)])
 
 

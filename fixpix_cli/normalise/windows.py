@@ -86,11 +86,6 @@ REGIMES = (
 _HELD_OUT = 0.1
 
 
-def supports(cfa: Cfa) -> bool:
-    """Whether the windows of this CFA can be encoded: mono and the four Bayer phases."""
-    return cfa.is_mono or cfa.is_bayer
-
-
 @dataclass(frozen=True, eq=False)
 class Filled:
     """A frame with first estimates in its holes.

@@ -185,21 +185,18 @@ class Scenes:
         self.cameras = sorted(self.by_camera)
         self.photos = [data / row["file"] for row in table(data, "photos.csv", use)]
 
-    def draw(self, rng: np.random.Generator, side: int, photo_share: float, made_share: float = 0.0) -> Scene:
+    def draw(self, rng: np.random.Generator, side: int, photo_share: float) -> Scene:
         """A crop of at most side x side pixels that is not all one value.
 
         Parameters
         ----------
-        photo_share, made_share : float
-            Shares of photographs turned into raw, and of simulated skies and darks; the rest are camera frames.
+        photo_share : float
+            Share of photographs turned into raw; the rest are camera frames.
         """
         while True:
-            kind = rng.random()
-            if kind < made_share:
-                scene = made(side, rng)
-            elif kind < made_share + photo_share:
+            if rng.random() < photo_share:
                 photo = imagecodecs.imread(self.photos[int(rng.integers(len(self.photos)))])
-                scene = unprocess(photo[:512, :512, :3], rng)
+                scene = unprocess(_part(photo[:, :, :3], side, rng), rng)
             else:
                 mine = self.by_camera[self.cameras[int(rng.integers(len(self.cameras)))]]
                 frame = mine[int(rng.integers(len(mine)))]
@@ -251,11 +248,18 @@ def draws(data: Path, settings: dict[str, Any], seed: int) -> Iterator[Batch]:
             yield batch
 
 
+def _area(shape: tuple[int, ...], side: int, rng: np.random.Generator) -> Area:
+    h, w = (min(side, n) for n in shape[:2])
+    top, left = int(rng.integers(shape[0] - h + 1)), int(rng.integers(shape[1] - w + 1))
+    return Area(top, left, top + h, left + w)
+
+
+def _part(image: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    return image[_area(image.shape, side, rng).slices]
+
+
 def _crop(scene: Scene, side: int, rng: np.random.Generator) -> Scene:
-    height, width = scene.mosaic.shape
-    h, w = min(side, height), min(side, width)
-    top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-    area = Area(top, left, top + h, left + w)
+    area = _area(scene.mosaic.shape, side, rng)
     return Scene(scene.mosaic.cropped(area), scene.clean[area.slices])
 
 

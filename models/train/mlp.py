@@ -9,14 +9,11 @@ estimate. A run can be stopped at any time: started again, it goes on from its l
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import itertools
 import json
 import math
-import os
 import time
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +28,6 @@ from torch import nn
 from fixpix_cli.nets import cards
 from fixpix_cli.normalise import windows
 
-HERE = Path(__file__).resolve().parent
-MODELS = HERE.parent
 #: What the hash of the training code covers, relative to the repository.
 CODE = ("models/train/mlp.py", "models/train/data.py", "models/train/measure.py", "fixpix_cli/normalise/windows.py")
 
@@ -84,15 +79,14 @@ def train(batch: data_.Batch, settings: dict[str, Any], run: Path, device: str) 
     features, target, scale = (torch.from_numpy(a) for a in (batch.features, batch.target, batch.scale))
     order = torch.Generator().manual_seed(settings["seed"])
     mirrored = symmetries()
-    path, step, spent = run / "checkpoint.pt", 0, 0.0
-    if path.exists():
-        kept = torch.load(path, weights_only=True)
-        if kept["settings"] == json.dumps(settings):
-            net.load_state_dict(kept["net"])
-            optimiser.load_state_dict(kept["optimiser"])
-            step, spent = kept["step"], kept["spent"]
-            order.manual_seed(settings["seed"] + step)
-            print(f"resumed at step {step}")
+    step, spent = 0, 0.0
+    checkpoint = shipping.Checkpoint(run / "checkpoint.pt", settings)
+    if kept := checkpoint.read():
+        net.load_state_dict(kept["net"])
+        optimiser.load_state_dict(kept["optimiser"])
+        step, spent = kept["step"], kept["spent"]
+        order.manual_seed(settings["seed"] + step)
+        print(f"resumed at step {step}")
     started, shown = time.monotonic() - spent, []
     while (progress := _progress(step, started, loop)) < 1:
         for group in optimiser.param_groups:
@@ -115,19 +109,13 @@ def train(batch: data_.Batch, settings: dict[str, Any], run: Path, device: str) 
             print(f"step {step}  loss {a:.4f}  of the first estimate {b:.4f}  {progress:.0%}", flush=True)
             shown = []
         if step % loop["checkpoint"] == 0:
-            _keep(path, net, optimiser, step, time.monotonic() - started, settings)
-    _keep(path, net, optimiser, step, time.monotonic() - started, settings)
+            checkpoint.keep_run(net, optimiser, step, time.monotonic() - started)
+    checkpoint.keep_run(net, optimiser, step, time.monotonic() - started)
     return net.cpu().eval(), {"steps": step, "seconds": round(time.monotonic() - started), "device": device}
 
 
 def _progress(step: int, started: float, loop: dict[str, Any]) -> float:
     return max(step / loop["steps"], (time.monotonic() - started) / loop["seconds"])
-
-
-def _keep(path: Path, net: Mlp, optimiser: Any, step: int, spent: float, settings: dict[str, Any]) -> None:
-    state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "spent": spent}
-    torch.save(state | {"settings": json.dumps(settings)}, path.with_suffix(".part"))
-    os.replace(path.with_suffix(".part"), path)
 
 
 def export(net: Mlp) -> onnx.ModelProto:
@@ -179,30 +167,16 @@ def card_of(settings: dict[str, Any], facts: dict[str, Any], metrics: dict[str, 
 
 
 def main() -> None:
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
-    parser.add_argument("--data", type=Path, default=os.environ.get("FIXPIX_DATA"))
-    parser.add_argument("--settings", type=Path, default=HERE / "mlp.toml")
-    parser.add_argument("--run", type=Path, default=None, help="folder of the pool and the checkpoint")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--table", action="store_true", help="only measure the exported model")
-    options = parser.parse_args()
-    if options.data is None:
-        parser.error("say where the data are: --data FOLDER or FIXPIX_DATA")
-    settings = tomllib.loads(options.settings.read_text())
-    torch.set_num_threads(options.threads)
-    folder, model_path = Path(options.data), MODELS / f"{settings['name']}.onnx"
+    options = shipping.options(__doc__ or "", "mlp.toml")
+    settings, folder, run = options.recipe, options.data, options.run
     if options.table:
-        print_table(measure(model_path, folder))
+        print_table(measure(shipping.MODELS / f"{settings['name']}.onnx", folder))
         return
-    run = options.run or HERE / "runs" / settings["name"]
-    run.mkdir(parents=True, exist_ok=True)
     batch = pool(folder, settings, run)
     print(f"{len(batch.target)} samples")
     net, facts = train(batch, settings, run, options.device)
     model = export(net)
-    facts |= {"samples": len(batch.target), "parameters": sum(p.numel() for p in net.parameters())}
+    facts |= {"samples": len(batch.target), "parameters": shipping.parameters(net)}
     example = {"window": torch.from_numpy(batch.features[:4096].astype(np.float32))}
     facts["torch_onnxruntime_difference"] = shipping.agreement(net, model, example)
     path = shipping.write(model, card_of(settings, facts, {}, folder))

@@ -59,6 +59,9 @@ class Checkpoint:
         kept = torch.load(self.path, weights_only=True, map_location="cpu")
         return kept if kept.pop("recipe") == self.recipe else None
 
+    def keep_run(self, net: torch.nn.Module, optimiser: Any, step: int, spent: float) -> None:
+        self.keep(net=net.state_dict(), optimiser=optimiser.state_dict(), step=step, spent=spent)
+
     def keep(self, **state: Any) -> None:
         part = self.path.with_suffix(".part")
         torch.save(state | {"recipe": self.recipe}, part)

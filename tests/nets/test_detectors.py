@@ -74,6 +74,11 @@ def test_temperature_divides_the_evidence():
     assert np.allclose(detector(temperature=2.0).ratios(mosaic) * 2, detector().ratios(mosaic), atol=1e-5)
 
 
+def test_the_card_says_which_patterns_are_known():
+    card = detector().session.card
+    assert all(card.knows(cfa) for cfa in (MONO, *BAYER)) and not card.knows(XTRANS)
+
+
 def test_an_unknown_pattern_is_refused():
     with pytest.raises(FrameError, match="XTRANS"):
         detector()(Mosaic(np.ones((24, 24), np.uint16), XTRANS))
