@@ -24,7 +24,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "load": ("files", "load"),
     "save": ("files", "save"),
-    "detect": ("classical", "detect"),
+    "detect": ("nets.detectors", "detect"),
     "repair_mosaic": ("repair", "repair"),
     "least_squares": ("repair", "least_squares"),
     "gradient": ("repair", "gradient"),
@@ -42,13 +42,13 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from .cfa import Cfa
-    from .classical import detect
     from .defects import DefectMap
     from .evidence import Evidence
     from .files import load, save
     from .inject import Injection
     from .inject import inject as inject_mosaic
     from .mosaic import Assume, Edit, Frame, Mosaic
+    from .nets.detectors import detect
     from .repair import gradient, least_squares, median
     from .repair import repair as repair_mosaic
 

@@ -67,10 +67,13 @@ class Detection:
         That each pixel is bad; 0 in masked borders and where samples are NaN.
     rate : float
         The estimated share of bad pixels, which served as the prior.
+    method : str
+        What found them: ``rules``, ``unet`` or ``rules+unet``.
     """
 
     probability: Float32
     rate: float
+    method: str = "rules"
 
 
 def detect(mosaic: Mosaic, kind: str | None = None) -> Detection:
@@ -86,12 +89,12 @@ def detect(mosaic: Mosaic, kind: str | None = None) -> Detection:
     return detection_of(mosaic, ratios_of(levels(mosaic.light()), kind))
 
 
-def detection_of(mosaic: Mosaic, ratios: Float32, rate: float | None = None) -> Detection:
+def detection_of(mosaic: Mosaic, ratios: Float32, rate: float | None = None, method: str = "rules") -> Detection:
     """Log-likelihood ratios of the active area as probabilities, with the rate (default: theirs) as the prior."""
     rate = rate_of(ratios) if rate is None else rate
     probability = np.zeros(mosaic.shape, np.float32)
     probability[mosaic.active.slices] = probability_of(ratios, rate)
-    return Detection(probability, rate)
+    return Detection(probability, rate, method)
 
 
 def ratios_of(seen: Levels, kind: str | None = None) -> Float32:

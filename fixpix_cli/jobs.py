@@ -13,7 +13,7 @@ import glob
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -217,14 +217,19 @@ def tallies_of(frame: Frame) -> list[Tally]:
 def _told(frame: Frame) -> tuple[list[Tally], str]:
     """The tallies of a frame's planes, and by what method."""
     found = [_detected(m, frame.conditions.kind) for m in frame.mosaics]
-    tallies = [Tally.of(m, one.probability) for m, (one, _) in zip(frame.mosaics, found, strict=True)]
-    return tallies, "+".join(dict.fromkeys(method for _, method in found))
+    tallies = [Tally.of(m, one.probability) for m, one in zip(frame.mosaics, found, strict=True)]
+    return tallies, _methods(one.method for one in found)
 
 
-def _detected(mosaic: Mosaic, kind: str | None) -> tuple[classical.Detection, str]:
+def _detected(mosaic: Mosaic, kind: str | None) -> classical.Detection:
     from .nets.detectors import detect
 
     return detect(mosaic, kind)
+
+
+def _methods(of_planes: Iterable[str]) -> str:
+    """The methods of a frame's planes, each once."""
+    return ", ".join(dict.fromkeys(of_planes))
 
 
 def _threshold(common: Common) -> float:
@@ -269,11 +274,11 @@ def _detect_one(
     def work() -> Outcome:
         frame = _load(path, common)
         if common.dry_run:
-            return Outcome(path, target, PLANNED, method="rules", notes=_assumed(frame))
+            return Outcome(path, target, PLANNED, notes=_assumed(frame))
         flags, images, methods, notes = [], [], [], list(_assumed(frame))
         for mosaic in frame.mosaics:
-            found, how = _detected(mosaic, frame.conditions.kind)
-            methods.append(how)
+            found = _detected(mosaic, frame.conditions.kind)
+            methods.append(found.method)
             flags.append(Tally.of(mosaic, found.probability).view(_threshold(common), common.max_false))
             if probability:
                 images.append(found.probability)
@@ -293,8 +298,9 @@ def _detect_one(
             probability=images,
             overwrite=overwrite,
         )
-        method = "+".join(dict.fromkeys(methods))
-        return Outcome(path, target, DONE, None, defects, defects / frame.pixels, method, map_file, notes=tuple(notes))
+        return Outcome(
+            path, target, DONE, None, defects, defects / frame.pixels, _methods(methods), map_file, notes=tuple(notes)
+        )
 
     return _attempt(path, work)
 
@@ -398,7 +404,7 @@ def _calibrate_one(
         target = map_file or maps.Store(store).path_of(frame.identity)
         notes = _assumed(frame)
         if common.dry_run:
-            return Outcome(path, target, PLANNED, method="rules", map=target, notes=notes)
+            return Outcome(path, target, PLANNED, map=target, notes=notes)
         if target.exists() and frame.digest in _digests(target):
             return Outcome(path, None, SKIPPED, method="already counted", map=target, notes=notes)
         evidence, method = _evidence_of(frame, kind)
@@ -580,7 +586,7 @@ def _correct_one(
             methods.append(method)
             defects += int(np.count_nonzero(bad))
             edits.append(Edit.between(mosaic.samples, samples))
-        method = "+".join(dict.fromkeys(methods))
+        method = _methods(methods)
         if common.dry_run:
             return Outcome(
                 path, target, PLANNED, None, defects, defects / frame.pixels, method, used, notes=tuple(notes)

@@ -72,7 +72,7 @@ class UnetDetector:
             The net does not know the CFA.
         """
         ratios = self.ratios(mosaic)
-        return detection_of(mosaic, ratios, rate_of(ratios, clear=-np.inf))
+        return detection_of(mosaic, ratios, rate_of(ratios, clear=-np.inf), "unet")
 
     @property
     def below_rate(self) -> float:
@@ -130,10 +130,7 @@ def shipped_unet() -> UnetDetector:
     return UnetDetector.open("unet")
 
 
-RULES, BOTH = "rules", "rules+unet"
-
-
-def detect(mosaic: Mosaic, kind: str | None = None, net: UnetDetector | None = None) -> tuple[Detection, str]:
+def detect(mosaic: Mosaic, kind: str | None = None, net: UnetDetector | None = None) -> Detection:
     """Find bad pixels in one plane by its own samples: by the rules and, where it helps, by the net as well.
 
     The prior of the mean is the rate that the rules alone estimate. The mean's own estimate is too low: on a
@@ -148,12 +145,6 @@ def detect(mosaic: Mosaic, kind: str | None = None, net: UnetDetector | None = N
     net : UnetDetector, optional
         Default: the shipped one.
 
-    Returns
-    -------
-    Detection
-    method : str
-        ``rules`` or ``rules+unet``.
-
     Raises
     ------
     ModelError
@@ -161,9 +152,9 @@ def detect(mosaic: Mosaic, kind: str | None = None, net: UnetDetector | None = N
     """
     net = net or shipped_unet()
     if kind in STARLESS or not net.supports(mosaic.cfa):
-        return classical.detect(mosaic, kind), RULES
+        return classical.detect(mosaic, kind)
     seen = features.Seen.of(mosaic.light(), kind)
     rate = rate_of(seen.rules)
     if rate >= net.below_rate:
-        return detection_of(mosaic, seen.rules, rate), RULES
-    return detection_of(mosaic, (seen.rules + net.ratios_of(seen)) / np.float32(2), rate), BOTH
+        return detection_of(mosaic, seen.rules, rate)
+    return detection_of(mosaic, (seen.rules + net.ratios_of(seen)) / np.float32(2), rate, "rules+unet")

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--model", default="unet")
     options = parser.parse_args()
     net = UnetDetector.open(options.model)
-    detectors = {"rules": classical.detect, "unet": net, "used": lambda mosaic: detect(mosaic, net=net)[0]}
+    detectors = {"rules": classical.detect, "unet": net, "used": lambda mosaic: detect(mosaic, net=net)}
     means: dict[tuple[float, float, str], list[list[float]]] = {}
     for camera, frames in cameras(Path(options.data)).items():
         for delta in DELTAS:

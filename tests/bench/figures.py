@@ -54,7 +54,7 @@ def quality(data: Path) -> None:
             for rate in RATES:
                 damage = inject(clean, Injection(rate, 0.7, seed=11), frame_key=path.name)
                 damaged, truth = clean.with_samples(damage.samples), damage.dq != 0
-                flags = Tally.of(damaged, detect(damaged)[0].probability).view(DEFAULT_THRESHOLD).bad
+                flags = Tally.of(damaged, detect(damaged).probability).view(DEFAULT_THRESHOLD).bad
                 found[rate] += score.detection(flags, truth, native)
                 for name, corrector in methods.items():
                     fixed[rate, name] += score.correction(clean, repair.repair(damaged, truth, corrector), truth)

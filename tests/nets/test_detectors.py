@@ -98,19 +98,19 @@ def test_a_card_without_its_numbers_is_refused(value):
 def test_rules_alone_where_the_net_does_not_help():
     mosaic = frame(MONO, (64, 64))
     mosaic.samples[20, 20] = 9000
-    assert detect(mosaic, net=detector())[1] == "rules+unet"
-    assert detect(mosaic, "dark", detector())[1] == "rules"
-    assert detect(Mosaic(mosaic.samples, XTRANS, ((512.0,),), 16383.0))[1] == "rules"
+    assert detect(mosaic, net=detector()).method == "rules+unet"
+    assert detect(mosaic, "dark", detector()).method == "rules"
+    assert detect(Mosaic(mosaic.samples, XTRANS, ((512.0,),), 16383.0)).method == "rules"
     crowded = scene(MONO, shape=(200, 200))
     damage = inject(crowded, Injection(0.15, 0.7, seed=2))
-    assert detect(crowded.with_samples(damage.samples), net=detector())[1] == "rules"
+    assert detect(crowded.with_samples(damage.samples), net=detector()).method == "rules"
 
 
 @pytest.mark.parametrize("cfa", [MONO, *BAYER], ids=lambda cfa: cfa.name)
 def test_rules_and_the_shipped_net_find_what_was_damaged(cfa):
     clean = scene(cfa, shape=(360, 480))
     damage = inject(clean, Injection(0.003, 0.7, seed=9))
-    found, method = detect(clean.with_samples(damage.samples))
-    assert method == "rules+unet"
+    found = detect(clean.with_samples(damage.samples))
+    assert found.method == "rules+unet"
     ratios = score.detection(found.probability > 0.5, damage.dq != 0).ratios()
     assert ratios["precision"] > 0.97 and ratios["recall"] > 0.9
