@@ -217,7 +217,7 @@ def tallies_of(frame: Frame) -> list[Tally]:
 def _told(frame: Frame) -> tuple[list[Tally], str]:
     """The tallies of a frame's planes, and by what method."""
     found = [_detected(m, frame.conditions.kind) for m in frame.mosaics]
-    tallies = [Tally.of(m, one.probability) for m, one in zip(frame.mosaics, found, strict=True)]
+    tallies = [Tally.of(m, one.probability, one.rate) for m, one in zip(frame.mosaics, found, strict=True)]
     return tallies, _methods(one.method for one in found)
 
 
@@ -279,7 +279,7 @@ def _detect_one(
         for mosaic in frame.mosaics:
             found = _detected(mosaic, frame.conditions.kind)
             methods.append(found.method)
-            flags.append(Tally.of(mosaic, found.probability).view(_threshold(common), common.max_false))
+            flags.append(Tally.of(mosaic, found.probability, found.rate).view(_threshold(common), common.max_false))
             if probability:
                 images.append(found.probability)
         if map_file is not None:

@@ -16,7 +16,7 @@ from fixpix_cli.simulate import Sensor
 def random_tally(seed, shape=(40, 50)):
     rng = np.random.default_rng(seed)
     probability = np.where(rng.random(shape) < 0.1, rng.random(shape), 0).astype(np.float32)
-    return Tally.of(scene(shape=shape, seed=seed), probability)
+    return Tally.of(scene(shape=shape, seed=seed), probability, 0.01 * seed)
 
 
 def test_any_split_and_order_gives_the_same_sum():
@@ -37,6 +37,45 @@ def test_the_mean_is_that_of_the_probabilities():
     mean = np.zeros(100)
     mean[total.entries["pixel"]] = total.mean
     assert np.allclose(mean.reshape(10, 10), np.mean(images, axis=0), atol=2 / 1024)
+
+
+def sequence(frames, still, weak=0.02, shape=(100, 120), rate=1e-3):
+    """Tallies of frames in which texture supports some pixels, the same ones (still) or others, and one is bad."""
+    total = None
+    for n in range(frames):
+        rng = np.random.default_rng(0 if still else n)
+        ratio = np.where(rng.random(shape) < weak, 2.5, -5.0)
+        ratio[50, 60] = 3.0
+        probability = (1 / (1 + np.exp(-(ratio + np.log(rate / (1 - rate)))))).astype(np.float32)
+        tally = Tally.of(scene(shape=shape, seed=n), probability, rate)
+        total = tally if total is None else total + tally
+    return total
+
+
+def test_a_weak_defect_is_found_where_the_scene_moves():
+    tally = sequence(9, still=False)
+    assert tally.moves
+    assert np.flatnonzero(tally.view().bad).tolist() == [50 * 120 + 60]
+    assert tally.mean.max() < 0.05 < tally.confidence.max()
+
+
+def test_texture_that_stands_still_is_no_defect():
+    tally = sequence(9, still=True)
+    assert not tally.moves
+    assert not tally.view().bad.any()
+
+
+def test_one_frame_or_too_few_suspects_tell_nothing_of_movement():
+    assert not sequence(1, still=False).moves
+    assert not sequence(9, still=False, weak=0.0002).moves
+
+
+def test_log_odds_add_exactly_what_the_frames_say():
+    tally = sequence(4, still=False)
+    entry = tally.entries[tally.entries["pixel"] == 50 * 120 + 60][0]
+    assert entry["supported"] == 4 and entry["support"] == pytest.approx(4 * 3.0 * 256, abs=4)
+    chosen = tally.posterior[tally.entries["pixel"] == 50 * 120 + 60][0]
+    assert chosen == pytest.approx(1 / (1 + np.exp(-12 - np.log(1e-3 / 0.999))), rel=1e-3)
 
 
 def test_evidence_refuses_to_count_a_frame_twice():

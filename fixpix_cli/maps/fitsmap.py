@@ -26,7 +26,9 @@ from ..errors import MismatchError, StoreError, UnreadableError
 from ..evidence import _DTYPE, DEFAULT_THRESHOLD, FIELDS, Bin, Counted, Evidence, Tally
 from ..mosaic import Array, Conditions, Identity
 
-FORMAT = 1
+#: 1: no log-odds (SUPPORT, SUPPORTED, RATES); read as such, and those maps go by the mean probability alone.
+FORMAT = 2
+FIELDS_1 = tuple(name for name in FIELDS if name not in ("support", "supported"))
 _TILE_PIXELS = 3_000_000
 
 
@@ -252,7 +254,7 @@ def write_map(path: Path, camera: CameraMap) -> None:
         columns = [fits.Column(name.upper(), "K", array=tally.entries[name]) for name in FIELDS]
         hdu = fits.BinTableHDU.from_columns(columns)
         hdu.header["EXTNAME"], hdu.header["EXTVER"] = "EVIDENCE", number
-        hdu.header["PLANE"], hdu.header["NFRAMES"] = plane, tally.frames
+        hdu.header["PLANE"], hdu.header["NFRAMES"], hdu.header["RATES"] = plane, tally.frames, tally.rates
         for key, value in _bin_cards(bin_).items():
             hdu.header[key] = value
         hdus.append(hdu)
@@ -325,13 +327,15 @@ def read_map(path: Path) -> CameraMap:
                 if hdu.name == "EVIDENCE":
                     table = hdu.data
                     entries = np.zeros(len(table), _DTYPE)
-                    for name in FIELDS:
+                    for name in FIELDS if int(header["FPXMAP"]) > 1 else FIELDS_1:
                         entries[name] = table[name.upper()]
                     size = identity.shape[0] * identity.shape[1]
                     if len(entries) and not 0 <= entries["pixel"].min() <= entries["pixel"].max() < size:
                         raise ValueError("its evidence lies outside the frame")
                     key = (int(hdu.header["PLANE"]), _bin_of(hdu.header))
-                    tallies[key] = Tally(identity.shape, int(hdu.header["NFRAMES"]), entries)
+                    tallies[key] = Tally(
+                        identity.shape, int(hdu.header["NFRAMES"]), entries, int(hdu.header.get("RATES", 0))
+                    )
             frames = {counted.digest: counted for counted in _read_frames(hdus["FRAMES"].data)}
             keys = tuple(int(hdu.header.get("EXTVER", 1)) for hdu in hdus if hdu.name == "DQ")
             return CameraMap(

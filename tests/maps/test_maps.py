@@ -4,6 +4,7 @@ import multiprocessing
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from conftest import scene
 
 from fixpix_cli import maps
@@ -20,7 +21,7 @@ def part(n):
     probability = np.where(rng.random((40, 50)) < 0.1, rng.random((40, 50)), 0).astype(np.float32)
     conditions = Conditions(60.0, 100.0, -5.0, "2026-01-01", "dark")
     bin_ = Bin.of(conditions)
-    tally = Tally.of(scene(shape=(40, 50), seed=n), probability)
+    tally = Tally.of(scene(shape=(40, 50), seed=n), probability, 0.1)
     return Evidence({(0, bin_): tally}, {f"{n:064d}": Counted(f"{n:064d}", f"f{n}", bin_, conditions)})
 
 
@@ -31,6 +32,25 @@ def test_a_map_comes_back_bit_for_bit(tmp_path):
     assert not known and read.evidence == written.evidence == part(1) + part(2)
     assert read.identity == IDENTITY and read.row_order == "TOP-DOWN"
     assert np.array_equal(maps.read_mask(path).planes[0].dq, read.view(0).dq)
+
+
+def test_a_map_of_the_first_format_is_read_and_grows(tmp_path):
+    path = tmp_path / "old.map.fits"
+    maps.add(path, IDENTITY, [part(1)])
+    with fits.open(path) as hdus:
+        hdus[0].header["FPXMAP"] = 1
+        number = hdus.index_of("EVIDENCE")
+        table = hdus[number]
+        kept = [c for c in table.columns if c.name not in ("SUPPORT", "SUPPORTED")]
+        old = fits.BinTableHDU.from_columns(kept, header=table.header)
+        del old.header["RATES"]
+        hdus[number] = old
+        hdus.writeto(tmp_path / "1.map.fits")
+    read = maps.read_map(tmp_path / "1.map.fits")
+    (tally,), (whole,) = read.evidence.tallies.values(), part(1).tallies.values()
+    assert np.array_equal(tally.mean, whole.mean) and tally.rates == 0 and not tally.moves
+    grown, _ = maps.add(tmp_path / "1.map.fits", IDENTITY, [part(2)])
+    assert len(grown.evidence.frames) == 2 and maps.read_map(tmp_path / "1.map.fits").evidence == grown.evidence
 
 
 def test_a_frame_that_is_known_is_left_out(tmp_path):
