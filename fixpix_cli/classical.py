@@ -139,7 +139,8 @@ class Levels:
 
 
 def levels(light: Mosaic) -> Levels:
-    """The samples above the black level or the frame's floor."""
+    """The samples above the black level or the frame's floor; floats are scaled, see `_comparable`."""
+    light = _comparable(light)
     samples = light.samples.astype(np.float32) - light.black_frame()
     pr, pc = light.cfa.period
     pools: dict[str, list[Array]] = {colour: [] for colour in light.cfa.colours}
@@ -161,6 +162,22 @@ def levels(light: Mosaic) -> Levels:
     for r, c in light.cfa.positions:
         samples[r::pr, c::pc] -= floor[r, c]
     return Levels(samples, floor, middle, light.cfa, noise)
+
+
+def _comparable(light: Mosaic) -> Mosaic:
+    """Floats as numbers whose squares single precision can hold; what is not finite becomes NaN.
+
+    Radiances of 1e-30 or 1e30 occur. A power of two changes no ratio.
+    """
+    if light.is_integer:
+        return light
+    samples = np.where(np.isfinite(light.samples), light.samples, np.nan).astype(np.float64)
+    known = np.abs(samples[np.isfinite(samples)][::7])
+    size = float(np.quantile(known, 0.99)) if known.size else 0.0
+    factor = 2.0 ** (12 - np.floor(np.log2(size))) if size > 0 else 1.0
+    black = tuple(tuple(b * factor for b in row) for row in light.black)
+    scaled = np.clip(samples * factor, -1e12, 1e12).astype(np.float32)
+    return Mosaic(scaled, light.cfa, black, light.white * factor)
 
 
 #: Kinds of frames without an image in them.

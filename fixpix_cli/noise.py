@@ -46,7 +46,7 @@ class NoiseModel:
             sigmas.append(sigma)
         signal, sigma = np.concatenate(means), np.concatenate(sigmas)
         if len(signal) < 8:
-            return cls(0.0, floor, floor)
+            return cls(0.0, max(_overall(light), floor), floor)
         edges = np.quantile(signal, np.linspace(0, 1, _LEVELS + 1))
         level, variance = [], []
         for low, high in itertools.pairwise(edges):
@@ -66,6 +66,18 @@ class NoiseModel:
             offset = 0.0
             gain = max(float(np.average(y / np.maximum(x, 1e-9), weights=weight * np.maximum(x, 0) + 1e-12)), 0.0)
         return cls(float(gain), max(float(offset), floor), floor)
+
+
+def _overall(light: Mosaic) -> float:
+    """One variance for a frame too small, or with too many gaps, for blocks: of all same-colour pairs, DN^2."""
+    pairs = []
+    for row, col in light.cfa.positions:
+        plane = light.samples[row :: light.cfa.period[0], col :: light.cfa.period[1]].astype(np.float64)
+        pairs += [np.abs(np.diff(plane, axis=axis)).ravel() for axis in (0, 1)]
+    differences = np.concatenate(pairs)
+    differences = differences[np.isfinite(differences)]
+    # The median of |a - b| for normal a and b is 0.954 sigma; texture only adds to it.
+    return float(np.median(differences) / 0.954) ** 2 if differences.size else 0.0
 
 
 def _blocks(plane: Array, black: float, white: float) -> tuple[Array, Array]:

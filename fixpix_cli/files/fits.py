@@ -124,7 +124,7 @@ def load(path: Path, assume: Assume) -> Frame:
                 samples = _compressed(path, hdu)
             else:
                 samples, layout = _plain(path, hdu, unpacked)
-            mosaic, assumed = _mosaic(samples, main, header, assume)
+            mosaic, assumed = _mosaic(path, samples, main, header, assume)
             mosaics.append(mosaic)
             layouts.append(layout)
             keys.append(index)
@@ -244,9 +244,9 @@ def _store(values: Array, layout: Layout) -> Array:
     return (signed ^ signed.dtype.type(-layout.zero)).astype(stored)
 
 
-def _mosaic(samples: Array, main: Any, header: Any, assume: Assume) -> tuple[Mosaic, tuple[str, ...]]:
+def _mosaic(path: Path, samples: Array, main: Any, header: Any, assume: Assume) -> tuple[Mosaic, tuple[str, ...]]:
     assumed = []
-    cfa = assume.cfa or _cfa(main, header, samples.shape[0])
+    cfa = assume.cfa or _cfa(path, main, header, samples.shape[0])
     if cfa is None:
         cfa = MONO
         assumed.append("cfa MONO")
@@ -274,15 +274,22 @@ def default_white(samples: Array) -> float:
     return 1.0 if top <= 1 else top
 
 
-def _cfa(main: Any, header: Any, height: int) -> Cfa | None:
+def _cfa(path: Path, main: Any, header: Any, height: int) -> Cfa | None:
     """The pattern from BAYERPAT and its offsets, anchored as ROWORDER says (missing: TOP-DOWN)."""
-    word = _text(main, header, "BAYERPAT", "COLORTYP", "CFAIMAGE").upper()
-    if len(word) not in (4, 36):
+    stated = _text(main, header, "BAYERPAT").upper()
+    if stated in ("NONE", "NULL", "N/A", "F", "FALSE"):
+        stated = ""
+    word = stated or _text(main, header, "COLORTYP", "CFAIMAGE").upper()
+    if not stated and len(word) not in (4, 36):
         return None
     try:
         cfa = Cfa.parse(word)
-    except UsageError:
-        return None
+    except UsageError as error:
+        if not stated:
+            return None
+        raise RefusedError(
+            f"{path}: its BAYERPAT {stated!r:.50} is no pattern that fixpix knows; give --cfa"
+        ) from error
     x, y = (int(_number(main, header, key) or 0) for key in ("XBAYROFF", "YBAYROFF"))
     cfa = cfa.shifted(y, x)
     if _text(main, header, "ROWORDER").upper() == "BOTTOM-UP":

@@ -150,11 +150,24 @@ def detect(mosaic: Mosaic, kind: str | None = None, net: UnetDetector | None = N
     ModelError
         The shipped net is missing or damaged.
     """
+    light = mosaic.light()
+    if nothing := _nothing_to_see(light):
+        return Detection(np.zeros(mosaic.shape, np.float32), classical.LEAST_RATE, nothing)
     net = net or shipped_unet()
     if kind in STARLESS or not net.supports(mosaic.cfa):
         return classical.detect(mosaic, kind)
-    seen = features.Seen.of(mosaic.light(), kind)
+    seen = features.Seen.of(light, kind)
     rate = rate_of(seen.rules)
     if rate >= net.below_rate:
         return detection_of(mosaic, seen.rules, rate)
     return detection_of(mosaic, (seen.rules + net.ratios_of(seen)) / np.float32(2), rate, "rules+unet")
+
+
+def _nothing_to_see(light: Mosaic) -> str:
+    """Why nothing can be judged in a frame, or nothing."""
+    values = light.samples if light.is_integer else light.samples[np.isfinite(light.samples)]
+    if not values.size:
+        return "none: no sample has a value"
+    if values.min() == values.max():
+        return f"none: all samples are {values.flat[0]:g}"
+    return ""

@@ -9,6 +9,7 @@ import pytest
 from conftest import write_fits
 
 from fixpix_cli import files
+from fixpix_cli.cfa import Cfa
 from fixpix_cli.errors import FixpixError, RefusedError, UnreadableError
 from fixpix_cli.mosaic import Assume, Edit
 
@@ -361,3 +362,17 @@ def test_real_files(tmp_path, data):
             b"CHECKSUM",
             b"DATASUM ",
         }
+
+
+@pytest.mark.parametrize("word, cfa", [("none", "MONO"), ("RGGB", "RGGB"), ("QUAD_RGGB", "RRGGRRGGGGBBGGBB")])
+def test_a_stated_pattern_is_taken_or_refused_by_name(tmp_path, word, cfa):
+    from astropy.io import fits
+
+    hdu = fits.PrimaryHDU(image(np.uint16))
+    hdu.header["BAYERPAT"] = word
+    hdu.writeto(tmp_path / "a.fits")
+    assert files.load(tmp_path / "a.fits").mosaics[0].cfa == Cfa.parse(cfa)
+    hdu.header["BAYERPAT"] = "XYZW"
+    hdu.writeto(tmp_path / "b.fits")
+    with pytest.raises(RefusedError, match=r"b.fits: its BAYERPAT 'XYZW'.*--cfa"):
+        files.load(tmp_path / "b.fits")

@@ -114,3 +114,37 @@ def test_rules_and_the_shipped_net_find_what_was_damaged(cfa):
     assert found.method == "rules+unet"
     ratios = score.detection(found.probability > 0.5, damage.dq != 0).ratios()
     assert ratios["precision"] > 0.97 and ratios["recall"] > 0.9
+
+
+@pytest.mark.parametrize(
+    "samples, why",
+    [
+        (np.zeros((40, 40), np.uint16), "all samples are 0"),
+        (np.full((40, 40), 65535, np.uint16), "all samples are 65535"),
+        (np.full((40, 40), np.nan, np.float32), "no sample has a value"),
+    ],
+)
+def test_where_nothing_can_be_judged_the_method_says_so(samples, why):
+    found = detect(Mosaic(samples, BAYER[0]))
+    assert why in found.method and not found.probability.any()
+
+
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e25])
+def test_floats_of_any_size_are_judged_alike(size):
+    rng = np.random.default_rng(2)
+    samples = rng.normal(1, 0.01, (120, 160))
+    bad = np.zeros(samples.shape, bool)
+    bad.reshape(-1)[rng.choice(bad.size, 20, replace=False)] = True
+    samples[bad] *= 1.7
+    found = detect(Mosaic((samples * size).astype(np.float32), MONO, ((0.0,),), 4 * size))
+    assert np.array_equal(found.probability > 0.9, bad)
+
+
+def test_a_frame_of_gaps_is_judged_by_what_is_left():
+    rng = np.random.default_rng(4)
+    samples = rng.normal(1000, 10, (200, 300)).astype(np.float32)
+    samples[50, 60] = samples[120, 130] = 1700
+    samples[rng.random(samples.shape) < 0.5] = np.nan
+    samples[50, 60], samples[20, 20] = 1700, np.inf
+    flagged = np.argwhere(detect(Mosaic(samples, MONO)).probability > 0.5)
+    assert [50, 60] in flagged.tolist() and len(flagged) <= 10
