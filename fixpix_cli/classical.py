@@ -138,14 +138,25 @@ class Levels:
         return self.noise.sigma(values + self.floor[position]).astype(np.float32)
 
 
-def levels(light: Mosaic) -> Levels:
-    """The samples above the black level or the frame's floor; floats are scaled, see `_comparable`."""
+def levels(light: Mosaic, without: Bool | None = None) -> Levels:
+    """The samples above the black level or the frame's floor; floats are scaled, see `_comparable`.
+
+    Parameters
+    ----------
+    light : Mosaic
+    without : (H, W) bool array, optional
+        Pixels that floor, middle and noise are not taken from.
+    """
     light = _comparable(light)
     samples = light.samples.astype(np.float32) - light.black_frame()
+    known = samples
+    if without is not None:
+        known = np.where(without, np.float32(np.nan), samples)
+        light = light.with_samples(np.where(without, np.nan, light.samples))
     pr, pc = light.cfa.period
     pools: dict[str, list[Array]] = {colour: [] for colour in light.cfa.colours}
     for r, c in light.cfa.positions:
-        plane = samples[r::pr, c::pc]
+        plane = known[r::pr, c::pc]
         sparse = plane[:: max(1, plane.shape[0] // 256), :: max(1, plane.shape[1] // 256)]
         pools[light.cfa.colour(r, c)].append(sparse[np.isfinite(sparse)])
     noise = NoiseModel.of(light)
@@ -226,8 +237,13 @@ def _surroundings(seen: Levels, good: Bool, rows: Array, cols: Array, position: 
 
 
 def trusted(samples: Float32, ratios: Float32) -> Float32:
-    """The samples without those that the ratios make suspect (p > 0.27 at their own rate): NaN there."""
-    return np.where(ratios > -1 - _logit(rate_of(ratios)), np.float32(np.nan), samples)
+    """The samples without those that the ratios make suspect at their own rate: NaN there."""
+    return np.where(trusted_of(ratios, rate_of(ratios)), samples, np.float32(np.nan))
+
+
+def trusted_of(ratios: Float32, rate: float) -> Bool:
+    """The pixels that are probably good (p <= 0.27) with the rate as the prior, and hold a value."""
+    return (ratios <= -1 - _logit(rate)) & np.isfinite(ratios)
 
 
 def scores(seen: Levels, stage: str, neighbours_of: Float32 | None = None) -> Iterator[tuple[Band, Offset, Float32]]:

@@ -7,6 +7,7 @@ a model and its card cannot be parted.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -110,16 +111,15 @@ class Card:
             until = f" and before {end}" if end else ""
             raise ModelError(f"{source}: made for fixpix from {first}{until}, this is {__version__}")
 
-    def require(self, source: str, task: str, family: str, normalisation: str) -> None:
+    def require(self, source: str, task: str, family: str, normalisations: Collection[str]) -> None:
         """Raise ModelError where the model is for something else, or trained with another input contract."""
         if (self.task, self.family) != (task, family):
             raise ModelError(
                 f"{source}: a model of family {self.family!r} for task {self.task!r}, not {family!r} for {task!r}"
             )
-        if self.normalisation != normalisation:
-            raise ModelError(
-                f"{source}: trained with normalisation {self.normalisation!r}, this fixpix has {normalisation!r}"
-            )
+        if self.normalisation not in normalisations:
+            has = ", ".join(normalisations)
+            raise ModelError(f"{source}: trained with normalisation {self.normalisation!r}, this fixpix has {has}")
 
     def knows(self, cfa: Cfa) -> bool:
         """Whether the net was made for this pattern. Nets see any Bayer phase as RGGB."""

@@ -40,8 +40,7 @@ class MlpCorrector:
         ModelError
         """
         inputs: dict[str, tuple[int | str, ...]] = {"window": ("n", windows.FEATURES)}
-        contract = f"filled-{windows.NORMALISATION}"
-        return cls(registry.open_model(name, "correct", "mlp", contract, inputs, threads))
+        return cls(registry.open_model(name, "correct", "mlp", {f"filled-{windows.NORMALISATION}": inputs}, threads))
 
     def supports(self, cfa: Cfa) -> bool:
         """Whether the net knows this pattern: mono and Bayer; not X-Trans, not Quad-Bayer."""

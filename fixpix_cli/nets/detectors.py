@@ -19,7 +19,7 @@ from ..cfa import Cfa
 from ..classical import STARLESS, Detection, detection_of, rate_of
 from ..errors import FrameError, ModelError
 from ..mosaic import Float32, Mosaic
-from ..normalise import features
+from ..normalise import features, second
 from . import registry
 from .sessions import Session
 
@@ -43,18 +43,19 @@ class UnetDetector:
 
     @classmethod
     def open(cls, name: str | Path = "unet", threads: int = 1) -> UnetDetector:
-        """A shipped model by name (verified) or a user's own .onnx by path.
+        """A shipped model by name (verified) or a user's own .onnx by path: of the first look or the second.
 
         Raises
         ------
         ModelError
         """
-        inputs: dict[str, tuple[int | str, ...]] = {
-            "features": ("n", features.CHANNELS, "h", "w"),
-            "mono": ("n", 1, 1, 1),
+        looks = {look.NORMALISATION: look.CHANNELS for look in (features, second)}
+        inputs: dict[str, dict[str, tuple[int | str, ...]]] = {
+            contract: {"features": ("n", channels, "h", "w"), "mono": ("n", 1, 1, 1)}
+            for contract, channels in looks.items()
         }
-        session = registry.open_model(name, "detect", "unet", features.NORMALISATION, inputs, threads)
-        for key in ("multiple", "halo", "temperature", "below_rate"):
+        session = registry.open_model(name, "detect", "unet", inputs, threads)
+        for key in ("multiple", "halo", "temperature"):
             if not session.card.number(key, session.source) > 0:
                 raise ModelError(f"{session.source}: the card's serving[{key!r}] is not above 0")
         return cls(session)
@@ -90,7 +91,7 @@ class UnetDetector:
             raise FrameError(f"the unet detector does not know {mosaic.cfa.name}")
         return self.ratios_of(features.Seen.of(mosaic.light()))
 
-    def ratios_of(self, seen: features.Seen) -> Float32:
+    def ratios_of(self, seen: features.Seen | second.Second) -> Float32:
         """The same for a plane whose features are known."""
         card, source = self.session.card, self.session.source
         multiple, halo = (int(card.number(key, source)) for key in ("multiple", "halo"))

@@ -130,8 +130,7 @@ def open_model(
     name: str | Path,
     task: str,
     family: str,
-    normalisation: str,
-    inputs: dict[str, tuple[int | str, ...]],
+    contracts: dict[str, dict[str, tuple[int | str, ...]]],
     threads: int = 1,
 ) -> Session:
     """A shipped model by name (verified), or a user's own .onnx by path, that a serving module can feed.
@@ -139,10 +138,10 @@ def open_model(
     Parameters
     ----------
     name : str or Path
-    task, family, normalisation : str
+    task, family : str
         What the serving module is for; see `cards.Card`.
-    inputs : dict
-        What it will give, name -> shape.
+    contracts : dict
+        The normalisations that it can give and, for each, the inputs, name -> shape.
     threads : int
 
     Raises
@@ -152,7 +151,8 @@ def open_model(
     """
     blob = read(str(name))
     session = open_session(blob.data, str(blob.path), blob.sha256, threads)
-    session.card.require(str(blob.path), task, family, normalisation)
+    session.card.require(str(blob.path), task, family, contracts)
+    inputs = contracts[session.card.normalisation]
     if {k: tuple(v) for k, v in session.card.inputs.items()} != inputs:
         raise ModelError(f"{blob.path}: its inputs are {session.card.inputs}, not {inputs}")
     return session

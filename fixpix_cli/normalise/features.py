@@ -20,9 +20,11 @@ extremes of eight neighbours hide.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from ..cfa import Cfa
 from ..classical import Levels, levels, ratios_of
 from ..mosaic import Array, Float32, Mosaic
 from ..planes import same_phase
@@ -55,10 +57,7 @@ class Seen:
     def of(cls, light: Mosaic, kind: str | None = None) -> Seen:
         """The statistics of a plane without masked borders, and what the rules say of it."""
         seen = levels(light)
-        phase = (0, 0)
-        if light.cfa.is_bayer:
-            phase = next(((r, c) for r, c in light.cfa.positions if light.cfa.colour(r, c) == "R"))
-        return cls(seen, ratios_of(seen, kind), phase)
+        return cls(seen, ratios_of(seen, kind), phase_of(light.cfa))
 
     def features(self, rows: tuple[int, int], cols: tuple[int, int]) -> Float32:
         """The packed features of a rectangle.
@@ -73,29 +72,67 @@ class Seen:
         (CHANNELS, h, w) float32 array
             Channel 4 f + 2 r + c: feature f of the pixel (r, c) of each 2 x 2 block.
         """
-        cfa, step = self.levels.cfa, 1 if self.levels.cfa.is_mono else 2
-        (height, width), (pr, pc) = self.levels.samples.shape, cfa.period
+        part = Part.of(self.levels, self.phase, rows, cols, step_of(self.levels.cfa))
+        return pack(*_four(part, self.levels), ratio_feature(self.rules[part.inner]))
+
+
+def phase_of(cfa: Cfa) -> tuple[int, int]:
+    if not cfa.is_bayer:
+        return (0, 0)
+    return next((r, c) for r, c in cfa.positions if cfa.colour(r, c) == "R")
+
+
+def step_of(cfa: Cfa) -> int:
+    """How far the nearest neighbours of the same tile position are."""
+    return 1 if cfa.is_mono else 2
+
+
+def ratio_feature(ratios: Float32) -> Float32:
+    return np.clip(ratios / np.float32(8), np.float32(-1.5), np.float32(1.5))
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A rectangle of a plane, in coordinates of the frame moved to phase RGGB, with a margin around it.
+
+    Parameters
+    ----------
+    samples : (h + 2 margin, w + 2 margin) float32 array, DN above the floor; no NaN
+    floor, middle : (h, w) float32 arrays, DN
+    outer, inner : indices into the frame, with the margin and without
+    """
+
+    samples: Float32
+    floor: Float32
+    middle: Float32
+    outer: Any
+    inner: Any
+
+    @classmethod
+    def of(
+        cls, seen: Levels, phase: tuple[int, int], rows: tuple[int, int], cols: tuple[int, int], margin: int
+    ) -> Part:
+        """What lies outside the frame mirrors it, in the same tile position."""
+        (height, width), (pr, pc) = seen.samples.shape, seen.cfa.period
         index = [
-            same_phase(start - shift - step, stop - shift + step, size, period)
-            for (start, stop), shift, size, period in zip(
-                (rows, cols), self.phase, (height, width), (pr, pc), strict=True
-            )
+            same_phase(start - shift - margin, stop - shift + margin, size, period)
+            for (start, stop), shift, size, period in zip((rows, cols), phase, (height, width), (pr, pc), strict=True)
         ]
-        p = self.levels.samples[np.ix_(*index)]
-        inner = [i[step:-step] for i in index]
+        samples = seen.samples[np.ix_(*index)]
+        if np.isnan(samples).any():
+            samples = np.where(np.isnan(samples), np.float32(np.median(list(seen.middle.values()))), samples)
+        inner = [i[margin:-margin] for i in index]
         tiled = np.ix_(inner[0] % pr, inner[1] % pc)
         floor, middle = (
             np.array([[table[r, c] for c in range(pc)] for r in range(pr)], np.float32)[tiled]
-            for table in (self.levels.floor, self.levels.middle)
+            for table in (seen.floor, seen.middle)
         )
-        if np.isnan(p).any():
-            p = np.where(np.isnan(p), np.float32(np.median(list(self.levels.middle.values()))), p)
-        rules = np.clip(self.rules[np.ix_(*inner)] / np.float32(8), np.float32(-1.5), np.float32(1.5))
-        return pack(*_four(p, step, floor, middle, self.levels), rules)
+        return cls(samples, floor, middle, np.ix_(*index), np.ix_(*inner))
 
 
-def _four(p: Float32, step: int, floor: Float32, middle: Float32, seen: Levels) -> list[Float32]:
-    """The four features of the pixels inside a margin of `step`."""
+def _four(part: Part, seen: Levels) -> list[Float32]:
+    """The four features that the samples alone give."""
+    p, step = part.samples, step_of(seen.cfa)
     m = slice(step, -step)
     x, left, right = p[m, m], p[m, : -2 * step], p[m, 2 * step :]
     whole = [p[:, : -2 * step], p[:, m], p[:, 2 * step :]]
@@ -106,16 +143,25 @@ def _four(p: Float32, step: int, floor: Float32, middle: Float32, seen: Levels) 
     greatest = np.maximum(np.maximum(high[up], high[down]), np.maximum(left, right))
     least = np.minimum(np.minimum(low[up], low[down]), np.minimum(left, right))
     mean = (total[up] + total[down] + left + right - greatest - least) / np.float32(6)
-    noise = seen.noise
-    variance = np.float32(noise.offset) + np.float32(noise.gain) * np.maximum(mean + floor, 0)
-    scale = np.float32(0.5) / np.sqrt(np.maximum(variance, np.float32(noise.floor)))
+    scale = half_sigma(seen, mean + part.floor)
     half = np.float32(0.5)
     return [
-        np.arcsinh(np.float32(10) * x / middle) * np.float32(0.25),
+        level_feature(x, part.middle),
         np.arcsinh((x - mean) * scale) * half,
         np.arcsinh((x - greatest) * scale) * half,
         np.arcsinh((least - x) * scale) * half,
     ]
+
+
+def level_feature(samples: Float32, middle: Float32) -> Float32:
+    return np.arcsinh(np.float32(10) * samples / middle) * np.float32(0.25)
+
+
+def half_sigma(seen: Levels, signal: Float32) -> Float32:
+    """1 / (2 sigma) at a signal in DN above black, single precision."""
+    noise = seen.noise
+    variance = np.float32(noise.offset) + np.float32(noise.gain) * np.maximum(signal, 0)
+    return np.float32(0.5) / np.sqrt(np.maximum(variance, np.float32(noise.floor)))
 
 
 def pack(*features: Array) -> Array:

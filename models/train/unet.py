@@ -1,8 +1,10 @@
-"""Train and export the unet detector.
+"""Train and export the unet detectors: the first look, and the second one at dense damage.
 
     python models/train/unet.py --data FOLDER          # or FIXPIX_DATA=FOLDER
+    python models/train/unet.py --data FOLDER --settings models/train/unet-dense.toml
 
-The net sees `fixpix_cli.normalise.features` and answers, per pixel, the log-likelihood ratio of bad against good:
+The net sees `fixpix_cli.normalise.features` (or, at the second look, `second`, made from what the shipped first net
+answers) and answers, per pixel, the log-likelihood ratio of bad against good:
 in training the logit of the crop's true damage rate is added to its answer, so that at use any rate can be the
 prior. Every crop counts by the entropy of its rate, or one crop at 50 % would outweigh a thousand at 0.01 %.
 
@@ -16,6 +18,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import data as data_
@@ -24,14 +27,17 @@ import shipping
 import torch
 from torch import nn
 
+from fixpix_cli.classical import rate_of
 from fixpix_cli.inject import Injection, inject
-from fixpix_cli.normalise import features
+from fixpix_cli.nets.detectors import UnetDetector
+from fixpix_cli.normalise import features, second
 from fixpix_cli.score import native_outliers
 
 CODE = (
     "models/train/unet.py",
     "models/train/data.py",
     "fixpix_cli/normalise/features.py",
+    "fixpix_cli/normalise/second.py",
     "fixpix_cli/classical.py",
     "fixpix_cli/noise.py",
     "fixpix_cli/inject.py",
@@ -54,12 +60,12 @@ class Block(nn.Module):
 
 
 class Unet(nn.Module):
-    """(N, 16, h, w) features and (N, 1, 1, 1) mono flag -> (N, 4, h, w) log-likelihood ratios."""
+    """(N, channels, h, w) features and (N, 1, 1, 1) mono flag -> (N, 4, h, w) log-likelihood ratios."""
 
-    def __init__(self, widths: list[int]) -> None:
+    def __init__(self, channels: int, widths: list[int]) -> None:
         super().__init__()
         a, b, c = widths
-        self.enter = nn.Conv2d(features.CHANNELS, a, 3, padding=1)
+        self.enter = nn.Conv2d(channels, a, 3, padding=1)
         self.mono = nn.Conv2d(1, a, 1, bias=False)
         self.fine, self.refine = Block(a), Block(a)
         self.down1, self.down2 = nn.Conv2d(a, b, 2, stride=2), nn.Conv2d(b, c, 2, stride=2)
@@ -90,6 +96,7 @@ class Crops(torch.utils.data.IterableDataset):
         scenes = data_.Scenes(self.folder, self.use)
         damage, side = self.settings["damage"], self.settings["side"]
         shares = np.array([d[0] for d in damage])
+        first = UnetDetector.open(self.settings["first"]) if "first" in self.settings else None
         while True:
             _, kind, pattern, low, high = damage[int(rng.choice(len(damage), p=shares / shares.sum()))]
             rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
@@ -108,11 +115,15 @@ class Crops(torch.utils.data.IterableDataset):
             share = np.count_nonzero(bad) / bad.size
             if not 0 < share < 1:
                 continue
-            seen = features.Seen.of(scene.with_samples(hurt.samples))
+            damaged = scene.with_samples(hurt.samples)
+            seen: features.Seen | second.Second = features.Seen.of(damaged)
+            if first:
+                ratios = first.ratios_of(seen)
+                seen = second.Second.of(damaged, ratios, rate_of(ratios, clear=-np.inf))
             yield crop(seen, bad, native_outliers(scene) & ~bad, share, scene.cfa.is_mono)
 
 
-def crop(seen: features.Seen, bad: Any, ignored: Any, share: float, mono: bool) -> tuple[Any, ...]:
+def crop(seen: features.Seen | second.Second, bad: Any, ignored: Any, share: float, mono: bool) -> tuple[Any, ...]:
     """One sample; the crop is read from its first red pixel on."""
     top, left = seen.phase
     rows, cols = ((2 * (n > 0), 2 * (n > 0) + size - MULTIPLE) for n, size in zip((top, left), bad.shape, strict=True))
@@ -129,7 +140,7 @@ def train(folder: Path, settings: dict[str, Any], run: Path, device: str) -> tup
     """The loop: weighted cross-entropy, cosine schedule, checkpoints."""
     loop = settings["loop"]
     torch.manual_seed(settings["seed"])
-    net = Unet(settings["net"]["widths"]).to(device, memory_format=torch.channels_last)
+    net = Unet(contract(settings).CHANNELS, settings["net"]["widths"]).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(net.parameters(), lr=loop["rate"], weight_decay=loop["decay"])
     step, spent = 0, 0.0
     checkpoint = shipping.Checkpoint(run / "checkpoint.pt", settings)
@@ -192,12 +203,16 @@ def validated(net: Unet, held: list[torch.Tensor], loop: dict[str, Any], device:
     return float(np.mean([loss_of(net, [t.to(device) for t in part], loop["precision"]).item() for part in parts]))
 
 
+def contract(settings: dict[str, Any]) -> ModuleType:
+    """What the net sees: the module of the first look, or of the second."""
+    return second if "first" in settings["data"] else features
+
+
 def shipped(net: Unet, settings: dict[str, Any], facts: dict[str, Any], metrics: dict[str, Any], folder: Path) -> Any:
     """The net as ONNX and its card."""
-    example = {
-        "features": torch.randn(2, features.CHANNELS, 64, 96),
-        "mono": torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1),
-    }
+    seen = contract(settings)
+    flags = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)
+    example = {"features": torch.randn(2, seen.CHANNELS, 64, 96), "mono": flags}
     outputs = {"ratio": ("n", 4, "h", "w")}
     model = shipping.export(net, example, outputs)
     facts = facts | {
@@ -211,7 +226,7 @@ def shipped(net: Unet, settings: dict[str, Any], facts: dict[str, Any], metrics:
         folder,
         inputs={name: shipping.shape_of(array) for name, array in example.items()},
         outputs=outputs,
-        normalisation=features.NORMALISATION,
+        normalisation=seen.NORMALISATION,
         cfa=("MONO", "RGGB", "GRBG", "GBRG", "BGGR"),
         serving={"multiple": MULTIPLE, "halo": HALO} | settings["serve"],
         training=settings | facts,

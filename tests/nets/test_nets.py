@@ -273,7 +273,8 @@ def test_a_model_whose_card_names_other_inputs_is_refused():
 
 
 @pytest.mark.parametrize(
-    "wanted, words", [(("detect", "unet", "filled-1"), "family 'mlp'"), (("correct", "mlp", "filled-99"), "filled-99")]
+    "wanted, words",
+    [(("detect", "unet", ["filled-1"]), "family 'mlp'"), (("correct", "mlp", ["filled-99"]), "filled-99")],
 )
 def test_a_model_for_something_else_is_refused(wanted, words):
     with pytest.raises(ModelError, match=words):

@@ -1,0 +1,105 @@
+"""What the detector sees of a densely damaged plane at a second look: seven features of every pixel.
+
+A first look (`features`) leaves suspects. Without them, level, noise and neighbours mean something again, where at
+40 % damage every one of eight neighbours' extremes is bad. Per pixel p, from the trusted pixels of its own tile
+position within one step (8) and within two (24)::
+
+    level    asinh(10 p / median of the colour) / 4
+    near     asinh((p - mean of the trusted of 8) / 2 sigma) / 2
+    far      asinh((p - mean of the trusted of 24) / 2 sigma) / 2
+    above    asinh((p - greatest trusted of 24) / 2 sigma) / 2
+    below    asinh((least trusted of 24 - p) / 2 sigma) / 2
+    first    the first look's log-likelihood ratio / 8, -1.5 to 1.5
+    trusted  share of the 24
+
+in DN above the floor, level and sigma taken from the trusted pixels alone. What has no trusted neighbour is 0.
+Phases, packing and edges are those of `features`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..classical import Levels, levels, trusted_of
+from ..mosaic import Array, Bool, Float32, Mosaic
+from .features import Part, half_sigma, level_feature, pack, phase_of, ratio_feature, step_of
+
+#: Name and version of this input contract.
+NORMALISATION = "second-1"
+FEATURES = 7
+CHANNELS = 4 * FEATURES
+
+
+@dataclass(frozen=True, eq=False)
+class Second:
+    """A plane ready to be looked at again.
+
+    Parameters
+    ----------
+    levels : classical.Levels
+        From the trusted pixels.
+    first : (H, W) float32 array
+        Log-likelihood ratios of the first look.
+    trusted : (H, W) bool array
+    phase : (int, int)
+        As in `features.Seen`.
+    """
+
+    levels: Levels
+    first: Float32
+    trusted: Bool
+    phase: tuple[int, int]
+
+    @classmethod
+    def of(cls, light: Mosaic, first: Float32, rate: float) -> Second:
+        """From the ratios of the first look and the damage rate that they have as the prior."""
+        trusted = trusted_of(first, rate)
+        return cls(levels(light, ~trusted), first, trusted, phase_of(light.cfa))
+
+    def features(self, rows: tuple[int, int], cols: tuple[int, int]) -> Float32:
+        """The packed features of a rectangle; see `features.Seen.features`.
+
+        Returns
+        -------
+        (CHANNELS, h, w) float32 array
+        """
+        step = step_of(self.levels.cfa)
+        part = Part.of(self.levels, self.phase, rows, cols, 2 * step)
+        ok = self.trusted[part.outer]
+        near, _, _, _ = _around(part.samples, ok, step, 1)
+        far, count, greatest, least = _around(part.samples, ok, step, 2)
+        x = part.samples[2 * step : -2 * step, 2 * step : -2 * step]
+        near, far, greatest, least = (np.where(np.isfinite(a), a, x) for a in (near, far, greatest, least))
+        scale, half = half_sigma(self.levels, far + part.floor), np.float32(0.5)
+        return pack(
+            level_feature(x, part.middle),
+            np.arcsinh((x - near) * scale) * half,
+            np.arcsinh((x - far) * scale) * half,
+            np.arcsinh((x - greatest) * scale) * half,
+            np.arcsinh((least - x) * scale) * half,
+            ratio_feature(self.first[part.inner]),
+            count / np.float32(24),
+        )
+
+
+def _around(p: Float32, ok: Bool, step: int, reach: int) -> tuple[Array, Array, Array, Array]:
+    """Mean, count, greatest and least of the trusted ones within `reach` steps, without the pixel; else NaN, inf."""
+    edge = 2 * step
+    height, width = p.shape[0] - 2 * edge, p.shape[1] - 2 * edge
+    total, count = np.zeros((2, height, width), np.float32)
+    greatest, least = np.full((height, width), -np.inf, np.float32), np.full((height, width), np.inf, np.float32)
+    for dr in range(-reach, reach + 1):
+        for dc in range(-reach, reach + 1):
+            if not (dr or dc):
+                continue
+            top, left = edge + dr * step, edge + dc * step
+            there = (slice(top, top + height), slice(left, left + width))
+            value, known = p[there], ok[there]
+            total += np.where(known, value, np.float32(0))
+            count += known
+            np.maximum(greatest, value, out=greatest, where=known)
+            np.minimum(least, value, out=least, where=known)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return total / count, count, greatest, least
