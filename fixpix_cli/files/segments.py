@@ -47,15 +47,18 @@ _MOST_PER_BYTE, _MOST_SAMPLES = 2000, 1 << 31
 class Raster:
     """How the samples of one directory are stored.
 
-    height, width : pixels; samples : per pixel; bits : per sample;
-    dtype : native type of the decoded samples; block : (rows, cols) of a
-    segment; across : segments per row; offsets, counts : of the segments.
+    height, width : pixels; samples : per pixel; planar : each segment holds one
+    sample of its pixels, and the segments of a sample follow each other, instead
+    of all samples pixel by pixel; bits : per sample; dtype : native type of the
+    decoded samples; block : (rows, cols) of a segment; across : segments per
+    row; offsets, counts : of the segments.
     """
 
     order: str
     height: int
     width: int
     samples: int
+    planar: bool
     bits: int
     dtype: Any
     compression: int
@@ -68,21 +71,43 @@ class Raster:
     offsets_entry: Entry
     counts_entry: Entry
 
+    @property
+    def depth(self) -> int:
+        """Samples of a pixel in one segment."""
+        return 1 if self.planar else self.samples
+
+    @property
+    def per_plane(self) -> int:
+        """Segments that cover the image once."""
+        return self.across * -(-self.height // self.block[0])
+
     def shape_of(self, index: int) -> tuple[int, int, int]:
         """Rows, columns and samples stored in a segment (tiles are padded, the last strip is cut)."""
         rows, cols = self.block
         if not self.tiled:
-            rows = min(rows, self.height - index * rows)
-        return rows, cols, self.samples
+            rows = min(rows, self.height - self.corner(index)[0])
+        return rows, cols, self.depth
 
     def corner(self, index: int) -> tuple[int, int]:
         """Frame coordinates of a segment's first pixel."""
+        index %= self.per_plane
         return index // self.across * self.block[0], index % self.across * self.block[1]
+
+    def channels(self, index: int) -> slice:
+        """Which samples of a pixel a segment holds."""
+        return slice(index // self.per_plane, index // self.per_plane + 1) if self.planar else slice(None)
+
+    def places(self, rows: Array, cols: Array, channel: Array) -> tuple[Array, Array]:
+        """(N,), (N,): the segments that hold some samples, and the samples' numbers within their pixels there."""
+        index = rows // self.block[0] * self.across + cols // self.block[1]
+        if self.planar:
+            return index + channel * self.per_plane, np.zeros_like(channel)
+        return index, channel
 
     @property
     def row_bytes(self) -> int:
         """Bytes of an uncompressed row of a segment."""
-        return (self.block[1] * self.samples * self.bits + 7) // 8
+        return (self.block[1] * self.depth * self.bits + 7) // 8
 
 
 def raster_of(tree: Tree, ifd: Ifd) -> Raster:
@@ -123,8 +148,7 @@ def raster_of(tree: Tree, ifd: Ifd) -> Raster:
         raise RefusedError(f"{path}: {bits}-bit samples with compression {compression} are not handled")
     if predictor not in (1, 2, 3):
         raise RefusedError(f"{path}: predictor {predictor} is not handled")
-    if samples > 1 and one(284, 1) != 1:
-        raise RefusedError(f"{path}: separate colour planes are not handled")
+    planar = samples > 1 and one(284, 1) == 2
     tiled = 322 in ifd.entries
     block = (one(323, 0), one(322, 0)) if tiled else (min(one(278, height), height), width)
     if block[0] <= 0 or block[1] <= 0 or block[0] * block[1] > 64 * max(total, 1 << 20):
@@ -134,13 +158,14 @@ def raster_of(tree: Tree, ifd: Ifd) -> Raster:
     if where not in ifd.entries or size not in ifd.entries:
         raise UnreadableError(f"{path}: is damaged (it does not say where its pixels are)")
     offsets, counts = tree.values(ifd, where), tree.values(ifd, size)
-    if len(offsets) != across * down or len(counts) != across * down:
-        raise UnreadableError(f"{path}: is damaged ({len(offsets)} segments where {across * down} are needed)")
+    needed = across * down * (samples if planar else 1)
+    if len(offsets) != needed or len(counts) != needed:
+        raise UnreadableError(f"{path}: is damaged ({len(offsets)} segments where {needed} are needed)")
     for offset, count in zip(offsets, counts, strict=True):
         if not count or offset + count > len(tree.data):
             raise UnreadableError(f"{path}: is truncated (pixels are missing)")
     raster = Raster(
-        tree.order, height, width, samples, bits, dtype, compression, predictor, block, tiled, across,
+        tree.order, height, width, samples, planar, bits, dtype, compression, predictor, block, tiled, across,
         offsets, counts, ifd.entries[where], ifd.entries[size],
     )  # fmt: skip
     if compression == NONE:
@@ -194,7 +219,7 @@ def read(tree: Tree, raster: Raster) -> Array:
         block = decode(tree, raster, index)
         top, left = raster.corner(index)
         rows, cols = min(block.shape[0], raster.height - top), min(block.shape[1], raster.width - left)
-        out[top : top + rows, left : left + cols] = block[:rows, :cols]
+        out[top : top + rows, left : left + cols, raster.channels(index)] = block[:rows, :cols]
 
     segments = range(len(raster.offsets))
     if raster.compression == NONE or len(segments) == 1:
@@ -312,7 +337,7 @@ def _pack(raster: Raster, plain: bytes, old: bytes) -> bytes:
 
 def _unpack_bits(data: bytes, raster: Raster, rows: int) -> Array:
     """(rows, samples per row) uint16 from rows of packed samples, high bit first."""
-    count = raster.block[1] * raster.samples
+    count = raster.block[1] * raster.depth
     out = np.empty((rows, count), np.uint16)
     weights = (1 << np.arange(raster.bits - 1, -1, -1)).astype(np.uint16)
     packed = np.frombuffer(data, np.uint8, rows * raster.row_bytes).reshape(rows, raster.row_bytes)
@@ -334,7 +359,7 @@ def _pack_bits(values: Array, bits: int) -> bytes:
 
 def _float_decode(data: bytes, raster: Raster, rows: int) -> Array:
     """Undo predictor 3 (Adobe Photoshop TIFF technical note 3): bytes by significance, differenced along the row."""
-    size, step = raster.dtype.itemsize, raster.samples
+    size, step = raster.dtype.itemsize, raster.depth
     count = raster.block[1] * step
     packed = np.frombuffer(data, np.uint8, rows * count * size).reshape(rows, -1, step)
     planes = np.cumsum(packed, axis=1, dtype=np.uint8).reshape(rows, size, count)
@@ -344,7 +369,7 @@ def _float_decode(data: bytes, raster: Raster, rows: int) -> Array:
 
 def _float_encode(values: Array, raster: Raster) -> bytes:
     rows, count = values.shape
-    size, step = raster.dtype.itemsize, raster.samples
+    size, step = raster.dtype.itemsize, raster.depth
     parts = values.astype(f">f{size}").view(np.uint8).reshape(rows, count, size)
     planes = np.ascontiguousarray(parts.transpose(0, 2, 1)).reshape(rows, -1, step)
     return np.concatenate([planes[:, :1], planes[:, 1:] - planes[:, :-1]], axis=1).tobytes()
@@ -432,7 +457,7 @@ def patches(tree: Tree, raster: Raster, edits: Sequence[Edit]) -> list[Patch]:
     values = np.concatenate([edit.values for edit in edits]).astype(raster.dtype)
     if raster.bits < 16 and len(values) and raster.dtype.kind == "u" and int(values.max()) >= 1 << raster.bits:
         raise ValueError(f"a value of {int(values.max())} does not fit {raster.bits} bits")
-    index = rows // raster.block[0] * raster.across + cols // raster.block[1]
+    index, channel = raster.places(rows, cols, channel)
     if raster.compression == NONE and raster.bits in (8, 16, 32, 64) and raster.predictor == 1:
         return _byte_patches(raster, rows, cols, channel, values, index)
     made: dict[int, bytes] = {}
@@ -448,7 +473,7 @@ def patches(tree: Tree, raster: Raster, edits: Sequence[Edit]) -> list[Patch]:
 def _byte_patches(raster: Raster, rows: Array, cols: Array, channel: Array, values: Array, index: Array) -> list[Patch]:
     size = raster.dtype.itemsize
     stored = values.astype(raster.dtype.newbyteorder(raster.order))
-    inside = (rows % raster.block[0]) * raster.row_bytes + ((cols % raster.block[1]) * raster.samples + channel) * size
+    inside = (rows % raster.block[0]) * raster.row_bytes + ((cols % raster.block[1]) * raster.depth + channel) * size
     places = np.asarray(raster.offsets)[index] + inside
     order = np.argsort(places, kind="stable")
     places, stored = places[order], stored[order]

@@ -1,4 +1,7 @@
-"""Floor 2. TIFF frames: one-channel images and mosaics, in strips or tiles."""
+"""Floor 2. TIFF frames: one-channel images and mosaics, and RGB images, in strips or tiles.
+
+An RGB image is a frame of three mono planes; a fourth sample (alpha) is no part of the frame and stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,11 @@ import mmap
 import re
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..cfa import MONO, Cfa
 from ..errors import RefusedError, UnreadableError
@@ -16,6 +22,10 @@ from . import segments
 from .ifd import Ifd, Tree
 
 _LETTERS = "RGBCMYW"
+#: PhotometricInterpretation (TIFF 6.0, section 8; TIFF/EP) of what is handled, and names of the others.
+ONE_CHANNEL, RGB = (0, 1, 32803), 2
+_KINDS = {0: "gray", 1: "gray", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 9: "ICCLab",
+          10: "ITULab", 32803: "CFA", 34892: "LinearRaw"}  # fmt: skip
 
 
 def opened(path: Path) -> Tree:
@@ -30,18 +40,39 @@ def load(path: Path, assume: Assume) -> Frame:
     """Read the image of a TIFF; see `fixpix_cli.files.load`."""
     tree = opened(path)
     ifd = _image(tree)
-    samples_per_pixel = int(tree.number(ifd, 277) or 1)
-    photometric = int(tree.number(ifd, 262) or 0)
-    if photometric not in (0, 1, 32803) or samples_per_pixel != 1:
-        raise RefusedError(
-            f"{path}: has {samples_per_pixel} channels (photometric {photometric}); "
-            "fixpix handles one-channel TIFFs: mono images and mosaics"
-        )
+    colours = _colours(tree, ifd)
+    if colours > 1:
+        if assume.cfa is not None:
+            raise RefusedError(f"{path}: is an RGB image: it has no colour filter array, leave --cfa out for it")
+        assume = replace(assume, cfa=MONO)
     raster = segments.raster_of(tree, ifd)
-    samples = segments.read(tree, raster)[..., 0]
-    mosaic, assumed = describe(tree, ifd, samples, assume, raster.bits)
-    return Frame((mosaic,), path, (0,), identity_of(tree, ifd, (mosaic,), assume), conditions_of(tree, ifd), "tiff",
-                 assumed=assumed)  # fmt: skip
+    samples = segments.read(tree, raster)
+    planes = [np.ascontiguousarray(samples[..., n]) for n in range(colours)]
+    told = [describe(tree, ifd, plane, assume, raster.bits, n) for n, plane in enumerate(planes)]
+    mosaics = tuple(mosaic for mosaic, _ in told)
+    assumed = tuple(dict.fromkeys(text for _, texts in told for text in texts))
+    identity, conditions = identity_of(tree, ifd, mosaics, assume), conditions_of(tree, ifd)
+    return Frame(mosaics, path, tuple(range(colours)), identity, conditions, "tiff", assumed=assumed)
+
+
+def _colours(tree: Tree, ifd: Ifd) -> int:
+    """How many samples of a pixel are the image: 1, or 3 of an RGB image.
+
+    Raises
+    ------
+    RefusedError
+        Another kind of picture, by name.
+    """
+    samples, photometric = int(tree.number(ifd, 277) or 1), int(tree.number(ifd, 262) or 0)
+    if photometric in ONE_CHANNEL and samples == 1:
+        return 1
+    if photometric == RGB and samples in (3, 4):
+        return 3
+    kind = _KINDS.get(photometric, f"photometric {photometric}")
+    raise RefusedError(
+        f"{tree.path}: has {samples} channels ({kind}); fixpix handles one-channel TIFFs (mono images and mosaics) "
+        "and RGB with or without alpha"
+    )
 
 
 def _image(tree: Tree) -> Ifd:
@@ -169,7 +200,7 @@ def conditions_of(tree: Tree, ifd: Ifd) -> Conditions:
 
 
 def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> None:
-    """Copy the file and patch the strips or tiles that hold edited pixels."""
+    """Copy the file and patch the strips or tiles that hold edited samples."""
     tree = opened(frame.source)
     ifd = _image(tree)
     raster = segments.raster_of(tree, ifd)

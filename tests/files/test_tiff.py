@@ -12,7 +12,7 @@ import tifffile
 
 from fixpix_cli import files
 from fixpix_cli.cfa import RGGB
-from fixpix_cli.errors import FixpixError, RefusedError, UnreadableError
+from fixpix_cli.errors import FixpixError, UnreadableError
 from fixpix_cli.mosaic import Assume, Edit
 
 SEGMENT_TAGS = (273, 279, 324, 325)
@@ -182,20 +182,6 @@ def test_fuzzed_files_raise_our_errors_only(tmp_path, compression):
         (tmp_path / "fuzz.tif").write_bytes(bad[: int(rng.integers(1, len(bad)))] if n % 5 == 0 else bad)
         with contextlib.suppress(FixpixError):
             files.load(tmp_path / "fuzz.tif")
-
-
-def test_planar_colour_and_extra_channels_are_refused_by_name(tmp_path):
-    """Lost otherwise: a demosaiced picture is treated as raw, channel by channel."""
-    tifffile.imwrite(tmp_path / "p.tif", np.zeros((3, 20, 30), np.uint8), photometric="rgb", planarconfig="separate")
-    tifffile.imwrite(
-        tmp_path / "x.tif",
-        np.zeros((20, 30, 2), np.uint16),
-        photometric="minisblack",
-        extrasamples=["unassalpha"],
-    )
-    for name in ("p", "x"):
-        with pytest.raises(RefusedError, match=rf"{name}\.tif.*channels"):
-            files.load(tmp_path / f"{name}.tif")
 
 
 @pytest.mark.data
