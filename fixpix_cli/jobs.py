@@ -216,15 +216,15 @@ def tallies_of(frame: Frame) -> list[Tally]:
 
 def _told(frame: Frame) -> tuple[list[Tally], str]:
     """The tallies of a frame's planes, and by what method."""
-    found = [_detected(m, frame.conditions.kind) for m in frame.mosaics]
+    found = [_detected(m, frame) for m in frame.mosaics]
     tallies = [Tally.of(m, one.probability, one.rate) for m, one in zip(frame.mosaics, found, strict=True)]
     return tallies, _methods(one.method for one in found)
 
 
-def _detected(mosaic: Mosaic, kind: str | None) -> classical.Detection:
+def _detected(mosaic: Mosaic, frame: Frame) -> classical.Detection:
     from .nets.detectors import detect
 
-    return detect(mosaic, kind)
+    return detect(mosaic, frame.conditions.kind, frame.conditions.exposure)
 
 
 def _methods(of_planes: Iterable[str]) -> str:
@@ -277,7 +277,7 @@ def _detect_one(
             return Outcome(path, target, PLANNED, notes=_assumed(frame))
         flags, images, methods, notes = [], [], [], list(_assumed(frame))
         for mosaic in frame.mosaics:
-            found = _detected(mosaic, frame.conditions.kind)
+            found = _detected(mosaic, frame)
             methods.append(found.method)
             flags.append(Tally.of(mosaic, found.probability, found.rate).view(_threshold(common), common.max_false))
             if probability:
