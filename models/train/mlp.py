@@ -46,19 +46,21 @@ class Mlp(nn.Module):
 
     def __init__(self, radius: int, widths: list[int]) -> None:
         super().__init__()
-        pairs = itertools.pairwise([windows.length(radius), *widths])
-        first, *rest = (nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in pairs)
-        self.first, self.rest = first, nn.Sequential(*rest)
+        self.first = nn.Linear(windows.length(radius), widths[0])
+        self.rest = nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(widths)))
         self.head = nn.Linear(widths[-1], 1)
         self.doubt = nn.Sequential(nn.Linear(widths[0], _SIGMA_WIDTH), nn.ReLU(), nn.Linear(_SIGMA_WIDTH, 1))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         nn.init.constant_(self.doubt[-1].bias, -1.0)
 
-    def forward(self, window: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden = self.first(window)
-        doubt = self.doubt(hidden.detach())
-        return self.head(self.rest(hidden)).flatten(), torch.exp(doubt.clamp(-8.0, 4.0)).flatten()
+    def forward(self, window: torch.Tensor, turn: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """`turn`, one of `symmetries`, mirrors or turns the windows: cheaper on the weights than on the samples."""
+        weight = self.first.weight if turn is None else self.first.weight[:, turn]
+        hidden = nn.functional.relu(nn.functional.linear(window, weight, self.first.bias))
+        doubt = self.doubt(hidden.detach()).float()
+        residual = self.head(self.rest(hidden)).float()
+        return residual.flatten(), torch.exp(doubt.clamp(-8.0, 4.0)).flatten()
 
 
 def symmetries(radius: int) -> torch.Tensor:
@@ -83,11 +85,17 @@ def pool(folder: Path, settings: dict[str, Any], run: Path) -> Path:
 
 @dataclass(frozen=True)
 class Plan:
-    """One training: the window, the net's widths and how long."""
+    """One training: the window, the net's widths, how long, and samples in a step."""
 
     radius: int
     widths: tuple[int, ...]
     steps: int
+    batch: int
+
+    @classmethod
+    def of(cls, radius: int, part: dict[str, Any]) -> Plan:
+        """From a part of the settings."""
+        return cls(radius, tuple(part["widths"]), part["steps"], part["batch"])
 
     @property
     def name(self) -> str:
@@ -102,8 +110,9 @@ def train(kept: Path, plan: Plan, settings: dict[str, Any], run: Path, device: s
     torch.manual_seed(settings["seed"])
     net = Mlp(plan.radius, list(plan.widths)).to(device)
     optimiser = torch.optim.AdamW(net.parameters(), lr=loop["rate"], weight_decay=loop["decay"])
+    repairing = [p for name, p in net.named_parameters() if not name.startswith("doubt")]
     order = np.random.default_rng(settings["seed"])
-    mirrored = symmetries(plan.radius)
+    mirrored = symmetries(plan.radius).to(device)
     step, spent = 0, 0.0
     checkpoint = shipping.Checkpoint(run / f"{plan.name}-{plan.steps}.pt", settings | {"plan": str(plan)})
     if state := checkpoint.read():
@@ -116,14 +125,16 @@ def train(kept: Path, plan: Plan, settings: dict[str, Any], run: Path, device: s
     while step < plan.steps:
         for group in optimiser.param_groups:
             group["lr"] = loop["rate"] * min(1, (step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * step / plan.steps))
-        index = order.integers(len(batch.target), size=loop["batch"])
+        index = order.integers(len(batch.target), size=plan.batch)
         x, *rest = (torch.from_numpy(a[index]).to(device) for a in _arrays(batch))
         target, stored, scale = rest
-        residual, sigma = net(x.float()[:, mirrored[int(order.integers(8))]])
+        with torch.autocast(device, torch.bfloat16, enabled=step < loop["bfloat16"] * plan.steps):
+            residual, sigma = net(x.float(), mirrored[int(order.integers(8))])
         loss = nn.functional.huber_loss(residual * scale, target * scale, delta=loop["knee"])
         optimiser.zero_grad(set_to_none=True)
         (loss + _surprise(stored - residual.detach(), sigma)).backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        for part in (repairing, net.doubt.parameters()):
+            nn.utils.clip_grad_norm_(part, 1.0)
         optimiser.step()
         step += 1
         shown.append(loss.item())
@@ -225,15 +236,18 @@ def main() -> None:
         return
     kept = pool(folder, settings, run)
     short, long = settings["candidates"], settings["final"]
-    plans = [Plan(radius, tuple(short["widths"]), short["steps"]) for radius in settings["data"]["radii"]]
+    plans = [Plan.of(radius, short) for radius in settings["data"]["radii"]]
     found = {}
     for plan in plans:
         model, facts = made(kept, plan, settings, options)
         found[plan.name] = MlpCorrector.open(shipping.write(model, card_of(plan, settings, facts, {}, folder), run))
-    scores = measure.scores(measure.measure(found, folder))
+    chosen = tuple(row for row in measure.DAMAGE if row[0] in settings["choose_by"])
+    scores = measure.scores(measure.measure(found, folder, chosen))
+    for name, corrector in found.items():
+        scores[name]["microseconds"] = measure.microseconds(corrector)
     print(json.dumps(scores, indent=1))
     best = min(plans, key=lambda plan: scores[plan.name]["all"])
-    plan = Plan(best.radius, tuple(long["widths"]), long["steps"])
+    plan = Plan.of(best.radius, long)
     model, facts = made(kept, plan, settings, options)
     path = shipping.write(model, card_of(plan, settings, facts, {}, folder), run)
     rows = measure.measure({"mlp": MlpCorrector.open(path)}, folder)
