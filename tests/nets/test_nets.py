@@ -202,7 +202,15 @@ def test_sigma_covers_the_errors(cfa, rate):
     off = np.abs(values - clean.samples[bad])
     assert np.array_equal(values, shipped_mlp()(damaged, bad))
     assert (sigma > 0).all() and np.mean(off <= 2 * sigma) > 0.85
-    assert np.median(sigma) < 4 * np.median(off) + 8
+
+
+@pytest.mark.parametrize("cfa", PATTERNS, ids=NAMES)
+@pytest.mark.parametrize("rate", [0.01, 0.3])
+def test_sigma_of_a_flat_frame_is_its_noise(cfa, rate):
+    rng = np.random.default_rng(5)
+    clean = Mosaic(np.rint(rng.normal(3000, 40, (160, 160))).astype(np.uint16), cfa)
+    _, sigma = shipped_mlp().answers(clean, rng.random(clean.shape) < rate)
+    assert 0.75 * 40 < np.median(sigma) < 1.5 * 40
 
 
 def test_sigma_is_larger_where_less_is_known():
