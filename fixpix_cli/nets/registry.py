@@ -9,7 +9,7 @@ taken as it is and its hash reported.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,7 +140,7 @@ def open_model(
     name: str | Path,
     task: str,
     family: str,
-    contracts: dict[str, Shapes] | dict[str, Callable[[Card, str], Shapes]],
+    contracts: Mapping[str, Shapes | Callable[[Card, str], Shapes]],
     threads: int = 1,
 ) -> Session:
     """A shipped model by name (verified), or a user's own .onnx by path, that a serving module can feed.
