@@ -46,7 +46,7 @@ DAMAGE = (
     ("columns", 0.01, "columns"),
 )
 BASELINES = {"least squares": least_squares, "median": median, "linear": linear, "gradient": gradient}
-_PIXELS, _MOST, _SEEDS, _SIDE = 2000, 6000, 16, 800
+_PIXELS, _MOST, _SEEDS, _SIDE = 2000, 6000, 12, 800
 
 
 @dataclass(frozen=True)

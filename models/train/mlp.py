@@ -3,8 +3,8 @@
     python models/train/mlp.py --data FOLDER          # or FIXPIX_DATA=FOLDER
     python models/train/mlp.py --data FOLDER --table  # only measure the exported model and print the table
 
-One pool of samples serves windows of every radius. A short run for each of them; what the validation cameras
-pick is trained again for longer and becomes the shipped model; its card shows the others' figures, too.
+One pool of samples serves windows of every radius, and a net is trained for each. What the validation cameras pick
+is shipped; its card shows the others' figures, too.
 
 The net sees what `normalise.windows.encode` makes of a window. It answers the residual over the first estimate
 and a sigma. The sigma's layers hang on the first hidden layer and no gradient leaves them, so that a repair is
@@ -235,22 +235,19 @@ def main() -> None:
         measure.print_table(measure.measure({"mlp": MlpCorrector.open()}, folder))
         return
     kept = pool(folder, settings, run)
-    short, long = settings["candidates"], settings["final"]
-    plans = [Plan.of(radius, short) for radius in settings["data"]["radii"]]
     found = {}
-    for plan in plans:
+    for radius in settings["data"]["radii"]:
+        plan = Plan.of(radius, settings["net"])
         model, facts = made(kept, plan, settings, options)
-        found[plan.name] = MlpCorrector.open(shipping.write(model, card_of(plan, settings, facts, {}, folder), run))
+        path = shipping.write(model, card_of(plan, settings, facts, {}, folder), run)
+        found[plan.name] = MlpCorrector.open(path), plan, model, facts
     chosen = tuple(row for row in measure.DAMAGE if row[0] in settings["choose_by"])
-    scores = measure.scores(measure.measure(found, folder, chosen))
-    for name, corrector in found.items():
+    scores = measure.scores(measure.measure({name: net for name, (net, *_) in found.items()}, folder, chosen))
+    for name, (corrector, *_) in found.items():
         scores[name]["microseconds"] = measure.microseconds(corrector)
     print(json.dumps(scores, indent=1))
-    best = min(plans, key=lambda plan: scores[plan.name]["all"])
-    plan = Plan.of(best.radius, long)
-    model, facts = made(kept, plan, settings, options)
-    path = shipping.write(model, card_of(plan, settings, facts, {}, folder), run)
-    rows = measure.measure({"mlp": MlpCorrector.open(path)}, folder)
+    corrector, plan, model, facts = found[min(found, key=lambda name: scores[name]["all"])]
+    rows = measure.measure({"mlp": corrector}, folder)
     measure.print_table(rows)
     shipping.write(model, card_of(plan, settings, facts, measure.summary(rows) | {"candidates": scores}, folder))
 
