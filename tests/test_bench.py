@@ -15,6 +15,7 @@ import scenes
 import sums
 import tables_multiframe
 import tasks
+
 from fixpix_cli.cfa import BAYER, GBRG, MONO, RGGB, XTRANS
 from fixpix_cli.inject import Injection, inject
 
