@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,7 +62,7 @@ def _each(find: Callable[[Mosaic], Bool]) -> Finder:
 def median_sigma(mosaic: Mosaic, sigmas: float = 5.0) -> Bool:
     """The NumPy/SciPy recipe on each colour plane: |x - median of 3 x 3| > 5 standard deviations of the difference.
 
-    The deviation is taken from the median absolute one, as it is infinite damage that must be found.
+    The standard deviation follows from the median absolute one, which the damage itself does not widen.
     """
     light = mosaic.samples.astype(np.float32)
     difference = np.zeros_like(light)
@@ -193,7 +194,7 @@ def _siril(mosaics: Sequence[Mosaic], commands: Callable[[int], str]) -> list[Ar
         lines = ["requires 1.0.0", "set16bits", "setext fits"]
         for n, mosaic in enumerate(mosaics):
             fits.PrimaryHDU(mosaic.samples.astype(np.uint16)).writeto(folder / f"in{n}.fits")
-            lines += [f"load in{n}", commands(n).format(folder=folder), f"save out{n}"]
+            lines += [f"load in{n}", commands(n), f"save out{n}"]
         (folder / "run.ssf").write_text("\n".join([*lines, ""]))
         command = ["siril-cli", "-s", str(folder / "run.ssf"), "-d", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -244,6 +245,18 @@ def _ours(corrector: repair.Corrector) -> Callable[[Mosaic, Bool], Array]:
     return lambda mosaic, bad: repair.repair(mosaic, bad, corrector)
 
 
+@cache
+def _paper() -> Any:
+    """The FixPix paper's own MLP, trained on our data, which sees no mask; None where it is not there."""
+    from fixpix_cli.nets import registry
+
+    if not any((registry.folder() / "reference").glob("paper-mlp-*.onnx")):
+        return None
+    from fixpix_cli.nets.references import PaperMlp
+
+    return PaperMlp.open()
+
+
 def finders() -> dict[str, Peer]:
     """Name -> detection baseline, of those that are installed."""
     found = {
@@ -270,6 +283,8 @@ def repairers() -> dict[str, Peer]:
         "gradient": Peer(_ours(repair.gradient)),
         "least squares": Peer(_ours(repair.least_squares)),
     }
+    if _paper() is not None:
+        found["paper's MLP"] = Peer(_ours(lambda mosaic, bad: _paper()(mosaic, bad)), _plain)
     if _has("cv2"):
         found["OpenCV"] = Peer(opencv, _plain)
         found["rawpy"] = Peer(rawpy_repair, lambda cfa: cfa.is_bayer)
@@ -282,4 +297,5 @@ def missing() -> list[str]:
     """The baselines that are not installed, with what they need."""
     wanted = {"cv2": "OpenCV and rawpy.enhance (opencv-python-headless)", "astroscrappy": "L.A.Cosmic (astroscrappy)"}
     absent = [what for module, what in {**wanted, "sep": "star photometry (sep)"}.items() if not _has(module)]
+    absent += [] if _paper() is not None else ["the paper's MLP (models/reference/paper-mlp-*.onnx)"]
     return absent + ([] if shutil.which("siril-cli") else ["Siril (the program siril-cli)"])

@@ -11,6 +11,7 @@ Rows
     detection    one frame, every kind and rate of damage; probabilities; --max-false
     multiframe   1 to 30 frames of one camera
     correction   repair with and without the true mask; holes; crossing of the methods; collateral
+    cluster      the paper's table of 5 x 5 clusters in windows of 15 x 15
     stars        star fields before and after `correct --auto`
     darks        real darks: maps of halves, counts against exposure and temperature
 """
@@ -30,6 +31,7 @@ from typing import Any
 import output
 import peers
 import plots
+import rows_cluster
 import rows_correction
 import rows_darks
 import rows_detection
@@ -41,8 +43,11 @@ import tables_fields
 import tables_multiframe
 import tasks
 
-ROWS = {module.ROW: module for module in (rows_darks, rows_stars, rows_detection, rows_multiframe, rows_correction)}
+MODULES = (rows_darks, rows_stars, rows_cluster, rows_detection, rows_multiframe, rows_correction)
+ROWS = {module.ROW: module for module in MODULES}
 ROOT = Path(__file__).resolve().parents[2]
+#: The files whose change makes old results worthless.
+MEASURING = ("rows_*.py", "scenes.py", "peers.py", "sums.py")
 #: README part -> plots that it shows.
 SHOWN = {"probability": ["reliability"], "multiframe": ["multiframe"], "strategy": ["rates", "holes"]}
 
@@ -64,9 +69,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def fingerprint(quick: bool) -> str:
-    """What results depend on: the package, the shipped models, and the size of the run."""
+    """What results depend on: the package, the models, what measures, and the size of the run."""
     total = hashlib.sha256(f"{quick}".encode())
-    for path in [*sorted((ROOT / "fixpix_cli").rglob("*.py")), ROOT / "models" / "SHA256SUMS"]:
+    here = [path for pattern in MEASURING for path in Path(__file__).parent.glob(pattern)]
+    for path in sorted([*(ROOT / "fixpix_cli").rglob("*.py"), *(ROOT / "models").rglob("SHA256SUMS"), *here]):
         total.update(path.read_bytes())
     return total.hexdigest()[:16]
 
@@ -81,6 +87,8 @@ def sections(results: dict[str, dict[str, Any]]) -> list[output.Section]:
         out.append(tables_multiframe.section(rows["multiframe"]))
     if rows.get("correction"):
         out += tables_correction.section(rows["correction"])
+    if rows.get("cluster"):
+        out.append(tables_fields.cluster(rows["cluster"]))
     if rows.get("stars"):
         out.append(tables_fields.stars(rows["stars"]))
     if results.get("darks"):
