@@ -161,7 +161,13 @@ def test_a_stopped_run_resumes_with_what_it_has(tmp_path, capsys):
 
 def test_a_shorter_sequence_counts_with_its_last_frame():
     def row(sequence, frames, hits, misses):
-        return {"sequence": sequence, "frames": frames, "delta": 0.2, "how": tables_multiframe.MEAN, "false": 0} | {
+        return {
+            "sequence": sequence,
+            "frames": frames,
+            "delta": 0.2,
+            "how": tables_multiframe.CALIBRATE,
+            "false": 0,
+        } | {
             "hits": hits,
             "misses": misses,
         }

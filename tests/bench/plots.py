@@ -11,7 +11,7 @@ import numpy as np
 from output import percent
 from rows_correction import BLIND, OURS, SCATTERED
 from rows_detection import OURS as FINDER
-from rows_multiframe import DELTAS, MEAN, RATIO, SUM
+from rows_multiframe import CALIBRATE, DELTAS, MEAN, SUM
 from tables_correction import AUTO, LEAST_SQUARES, Figures, against_rate, holes, planes
 from tables_detection import calibration, select
 from tables_multiframe import curve
@@ -70,16 +70,18 @@ def _reliability(rows: Sequence[Row], path: Path) -> Path:
 def _multiframe(rows: Sequence[Row], path: Path) -> Path:
     figure, (axes,) = _axes(2)
     for number, delta in enumerate(delta for delta in DELTAS if select(rows, delta=delta)):
-        for how, style in ((MEAN, {}), (SUM, _DASHED), (RATIO, {**_DASHED, "linestyle": ":"})):
+        for how, style in ((CALIBRATE, {}), (MEAN, _DASHED), (SUM, {**_DASHED, "linestyle": ":"})):
             points = np.array(curve(rows, delta, how))
             for axis, column in zip(axes, (1, 2), strict=True):
-                label = f"d = {delta}" if how == MEAN else None
+                label = f"d = {delta}" if how == CALIBRATE else None
                 axis.plot(points[:, 0], points[:, column], color=f"C{number}", label=label, **style)
     for axis, name in zip(axes, ("recall", "precision"), strict=True):
         axis.set(xlabel="frames", ylabel=name, xscale="log", title=f"{name.capitalize()}, fixed pattern of 0.01 %")
         axis.set_xticks([1, 2, 3, 5, 9, 15, 30], ["1", "2", "3", "5", "9", "15", "30"], minor=False)
         axis.minorticks_off()
-    axes[0].legend(title="through: mean probability\ndashed: sum, dotted: mean\nof log-odds", fontsize=8)
+    axes[0].legend(
+        title="through: as calibrate decides\ndashed: mean probability\ndotted: accumulated log-odds", fontsize=8
+    )
     return _save(figure, path)
 
 

@@ -56,7 +56,7 @@ def halves(ten: Sequence[Path], eleventh: Path, splits: int) -> dict[str, Any]:
         the ten's map), and the share of them within 5 sigma of their neighbours' median before and after.
     """
     planes = [_plane(path) for path in ten]
-    tallies = [Tally.of(plane, detect(plane, "dark")[0].probability) for plane in planes]
+    tallies = [_tally(plane) for plane in planes]
     mean = np.mean([plane.samples for plane in planes], axis=0)
     hot = mean - np.median(mean) > HOT
     rng = np.random.default_rng(500)
@@ -75,6 +75,11 @@ def halves(ten: Sequence[Path], eleventh: Path, splits: int) -> dict[str, Any]:
     return {"hot": int(hot.sum()), "curve": curve, "mapped": int(mask.sum()), "calm_before": calm[0]} | {
         "calm_after": calm[1]
     }
+
+
+def _tally(plane: Mosaic) -> Tally:
+    found = detect(plane, "dark")
+    return Tally.of(plane, found.probability, found.rate)
 
 
 def _sum(tallies: Sequence[Tally]) -> Tally:
@@ -100,7 +105,7 @@ def conditions(folder: Path, rows: Sequence[dict[str, str]]) -> list[dict[str, f
     for row in rows:
         plane = _plane(folder / row["file"])
         above = plane.samples - np.median(plane.samples) > HOT
-        flags = Tally.of(plane, detect(plane, "dark")[0].probability).view(DEFAULT_THRESHOLD).bad
+        flags = _tally(plane).view(DEFAULT_THRESHOLD).bad
         set_to = 5 * round(float(row["temperature_c"]) / 5)
         found = {"above": int(above.sum()), "detected": int((above & flags).sum())}
         out.append({"exposure": float(row["exposure_s"]), "temperature": float(set_to), **found})

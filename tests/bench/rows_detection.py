@@ -76,13 +76,13 @@ def measure(shot: scenes.Shot, quick: bool) -> list[dict[str, Any]]:
                 head = {"camera": shot.camera, "kind": kind, "delta": delta, "rate": rate, "seed": seed}
                 damages.append((damaged, truth))
                 heads.append(head)
-                found, method = detect(damaged)
-                tally = Tally.of(damaged, found.probability)
+                found = detect(damaged)
+                tally = Tally.of(damaged, found.probability, found.rate)
                 flags = tally.view(DEFAULT_THRESHOLD).bad
                 counts = _counts(flags, truth, shot.native)
                 counted = ~(shot.native & ~truth)
                 out.append(
-                    {**head, "who": OURS, "method": method, **counts}
+                    {**head, "who": OURS, "method": found.method, **counts}
                     | {"positions": _by_position(flags, truth, counted, places)}
                     | {"calibration": sums.calibration(found.probability, truth, counted)}
                     | {"promises": {str(n): _promise(tally, n, truth, counted) for n in PROMISES}}

@@ -1,6 +1,6 @@
 """Row c: what N frames of one camera say together, of a fixed pattern of 0.01 % (the paper's figure 4).
 
-Beside the mean of the probabilities, which is what `calibrate` keeps, two ways to add up log-likelihood ratios.
+Beside what `calibrate` decides (`Tally.view`): the mean of the probabilities alone, and the accumulated log-odds alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tasks import Task
 from fixpix_cli import score
 from fixpix_cli.evidence import DEFAULT_THRESHOLD, Tally
 from fixpix_cli.inject import Injection, inject
-from fixpix_cli.mosaic import Array
+from fixpix_cli.mosaic import Array, Bool
 from fixpix_cli.nets.detectors import detect
 
 ROW = "multiframe"
@@ -23,9 +23,7 @@ RATE = 0.0001
 DELTAS = (0.1, 0.2, 0.4, 0.7)
 #: Numbers of frames at which precision and recall are taken.
 NUMBERS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 20, 25, 30)
-#: A frame's ratio counts as no more than this, either way: one blinding frame may not outvote all others.
-_CUT = 6.0
-MEAN, SUM, RATIO = "mean probability", "sum of log-odds", "mean log-odds"
+CALIBRATE, MEAN, SUM = "calibrate", "mean probability", "accumulated log-odds"
 
 
 def tasks(folder: Path, quick: bool = False) -> list[Task]:
@@ -56,20 +54,17 @@ def measure(name: str, shots: list[scenes.Shot], delta: float, seed: int) -> lis
     damages = [inject(shot.mosaic, spec, frame_key=str(n)) for n, shot in enumerate(shots)]
     truth = np.logical_or.reduce([damage.dq != 0 for damage in damages])
     native = np.logical_or.reduce([shot.native for shot in shots])
-    tally, ratios, rate = Tally(shots[0].mosaic.shape), np.zeros(truth.shape), 0.0
+    tally = Tally(shots[0].mosaic.shape)
     out = []
     for number, (shot, damage) in enumerate(zip(shots, damages, strict=True), 1):
         damaged = shot.mosaic.with_samples(damage.samples)
-        found, _ = detect(damaged)
-        tally = tally + Tally.of(damaged, found.probability)
-        ratios += np.clip(_logit(found.probability) - _logit(np.float64(found.rate)), -_CUT, _CUT)
-        rate += found.rate
+        found = detect(damaged)
+        tally = tally + Tally.of(damaged, found.probability, found.rate)
         if number in NUMBERS:
-            prior, least = _logit(np.float64(rate / number)), _logit(np.float64(DEFAULT_THRESHOLD))
             flags = {
-                MEAN: tally.view(DEFAULT_THRESHOLD).bad,
-                SUM: ratios + prior >= least,
-                RATIO: ratios / number + prior >= least,
+                CALIBRATE: tally.view(DEFAULT_THRESHOLD).bad,
+                MEAN: _flags(tally, tally.mean),
+                SUM: _flags(tally, tally.posterior),
             }
             for how, mine in flags.items():
                 counts = score.detection(mine, truth, native)
@@ -78,6 +73,7 @@ def measure(name: str, shots: list[scenes.Shot], delta: float, seed: int) -> lis
     return out
 
 
-def _logit(p: Array) -> Array:
-    p = np.clip(p.astype(np.float64), 1e-12, 1 - 1e-7)
-    return np.log(p) - np.log1p(-p)
+def _flags(tally: Tally, confidence: Array) -> Bool:
+    flags = np.zeros(tally.shape, bool)
+    flags.reshape(-1)[tally.entries["pixel"][confidence >= DEFAULT_THRESHOLD]] = True
+    return flags

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from output import Section, Target, at_least, number, table
-from rows_multiframe import DELTAS, MEAN
+from rows_multiframe import CALIBRATE, DELTAS
 from tables_detection import select
 
 Row = dict[str, Any]
@@ -21,7 +21,7 @@ def recall_precision(rows: Sequence[Row]) -> tuple[float | None, float | None]:
     return hits / (hits + misses) if hits + misses else None, hits / (hits + false) if hits + false else None
 
 
-def curve(rows: Sequence[Row], delta: float, how: str = MEAN) -> list[tuple[int, float, float]]:
+def curve(rows: Sequence[Row], delta: float, how: str = CALIBRATE) -> list[tuple[int, float, float]]:
     """(frames, recall, precision) over all sequences; one that is shorter counts with its last frame."""
     chosen = select(rows, delta=delta, how=how)
     longest = {name: max(r["frames"] for r in select(chosen, sequence=name)) for name in _names(chosen)}
@@ -49,12 +49,12 @@ def section(rows: list[Row]) -> Section:
             lines.append([how, delta, *(_pair(*at[n]) if n in at else None for n in _SHOWN)])
     head = ["added up by", "d", *(f"{n} frame{'s' * (n > 1)}" for n in _SHOWN)]
     by_sequence = [
-        [name, delta, *(_at(select(rows, sequence=name, delta=delta, how=MEAN), n) for n in _SHOWN)]
+        [name, delta, *(_at(select(rows, sequence=name, delta=delta, how=CALIBRATE), n) for n in _SHOWN)]
         for name in _names(rows)
         for delta in deltas
     ]
     short = "Several frames of one camera, fixed pattern of 0.01 %, recall / precision of all sequences together:\n\n"
-    full = "By sequence, mean probability:\n\n" + table(["sequence", "d", *head[2:]], by_sequence)
+    full = "By sequence, as calibrate decides:\n\n" + table(["sequence", "d", *head[2:]], by_sequence)
     return Section("multiframe", short + table(head, lines), full, tuple(_targets(rows)))
 
 
