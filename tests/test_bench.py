@@ -121,7 +121,7 @@ def test_positions_cover_every_pixel_once(cfa):
 @pytest.mark.parametrize("cfa", [GBRG, MONO, XTRANS], ids=lambda cfa: cfa.name)
 def test_a_photograph_keeps_its_colours_behind_the_filters(cfa):
     rgb = np.broadcast_to(np.array([200, 100, 50], np.uint8), (36, 36, 3))
-    raw = scenes.unprocessed(rgb, cfa, (16383, 512, 10.0, 1.0, 0.6), seed=0)
+    raw = scenes.unprocessed(rgb, cfa, (16383, 512, 10.0, 1.0, 0.6, 0.1), seed=0)
     means = {}
     for (r, c), (rows, cols) in zip(cfa.positions, [cfa.period] * len(cfa.positions), strict=True):
         means.setdefault(cfa.colour(r, c), []).append(raw.samples[r::rows, c::cols].mean() - 512)

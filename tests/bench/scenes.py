@@ -24,12 +24,14 @@ import data as tables
 
 #: Large frames are measured on their central part, of this side in pixels.
 SIDE = 800
-#: white, black (DN), electrons per DN, read noise (DN), exposure (1: white of the photograph saturates green)
+#: white, black (DN), electrons per DN, read noise (DN), exposure (1: white of the photograph saturates green), and
+#: what a pixel receives of each of its neighbours' light (the lens; half of the sensors see photographs as sharp as
+#: they are, as the training does)
 SENSORS = (
-    (16383, 512, 2.0, 4.0, 0.6),
-    (4095, 256, 0.5, 3.0, 1.8),
-    (1023, 64, 4.0, 1.0, 0.9),
-    (65535, 1000, 0.8, 12.0, 0.3),
+    (16383, 512, 2.0, 4.0, 0.6, 0.0),
+    (4095, 256, 0.5, 3.0, 1.8, 0.15),
+    (1023, 64, 4.0, 1.0, 0.9, 0.2),
+    (65535, 1000, 0.8, 12.0, 0.3, 0.0),
 )
 PHOTOS = {"photos, Bayer": (BAYER, 8), "photos, mono": ((MONO,), 4), "photos, X-Trans": ((XTRANS,), 4)}
 
@@ -119,9 +121,11 @@ def unprocessed(rgb: Array, cfa: Cfa, sensor: tuple[float, ...], seed: int) -> M
     seed : int
         Of the noise, and of the sensor's small differences between pixels.
     """
-    white, black, gain, read, exposure = sensor
+    white, black, gain, read, exposure, blur = sensor
     x = rgb / 255.0
     light = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+    for axis in (0, 1):
+        light = (1 - 2 * blur) * light + blur * (np.roll(light, 1, axis) + np.roll(light, -1, axis))
     scene = np.empty(light.shape[:2])
     rows, cols = cfa.period
     for r, c in cfa.positions:
