@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from output import percent
-from rows_correction import BLIND, OURS, SCATTERED
+from rows_correction import AUTO, BLIND, OURS, SCATTERED
 from rows_detection import OURS as FINDER
 from rows_multiframe import CALIBRATE, DELTAS, MEAN, SUM
-from tables_correction import AUTO, LEAST_SQUARES, Figures, against_rate, holes, planes
+from tables_correction import LEAST_SQUARES, Figures, against_rate, holes, planes
 from tables_detection import calibration, select
 from tables_multiframe import curve
 

@@ -26,7 +26,7 @@ from fixpix_cli.repair import CLASSICAL, repairable
 ROW = "correction"
 #: name: rate, pattern, side of the part of the frame that is measured, seeds
 SCATTERED = {
-    "0.01%": (0.0001, "scattered", 800, 4),
+    "0.01%": (0.0001, "scattered", 800, 3),
     "0.1%": (0.001, "scattered", 800, 2),
     "1%": (0.01, "scattered", 800, 1),
     "5%": (0.05, "scattered", 512, 1),
@@ -40,7 +40,7 @@ DAMAGE = {**SCATTERED, **HOLES, "columns": (0.01, "columns", 512, 1)}
 #: Of the colour planes of photographs.
 PLANE_DAMAGE = ("1%", *HOLES)
 OURS = tuple(method for method in strategy.METHODS if method not in CLASSICAL)
-BLIND = "blind"
+AUTO, BLIND = "auto", "blind"
 
 
 def tasks(folder: Path, quick: bool = False) -> list[Task]:
@@ -91,9 +91,17 @@ def measure(shot: scenes.Shot, names: tuple[str, ...], quick: bool) -> list[dict
 
 
 def ours(damaged: Mosaic, truth: Bool) -> dict[str, tuple[Array, str]]:
-    """Method -> repaired samples and what was used: each method with the true mask, and auto without any."""
-    found = {method: corrected(damaged, jobs.Repair(method=method), truth) for method in OURS}
-    return {**found, BLIND: corrected(damaged, jobs.Repair(auto=True))}
+    """Method -> repaired samples and what was used: each method with the true mask, and auto without any.
+
+    A method that auto has taken for the whole frame is not run again.
+    """
+    auto = corrected(damaged, jobs.Repair(), truth)
+    found = {
+        method: auto if method == auto[1] else corrected(damaged, jobs.Repair(method=method), truth)
+        for method in OURS
+        if method != AUTO
+    }
+    return {AUTO: auto, **found, BLIND: corrected(damaged, jobs.Repair(auto=True))}
 
 
 def corrected(mosaic: Mosaic, how: jobs.Repair, mask: Bool | None = None) -> tuple[Array, str]:

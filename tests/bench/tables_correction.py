@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import sums
 from output import Section, Target, at_most, mean, number, table
-from rows_correction import BLIND, DAMAGE, HOLES, OURS, SCATTERED
+from rows_correction import AUTO, BLIND, DAMAGE, HOLES, OURS, SCATTERED
 from tables_detection import cameras, select
 
 Row = dict[str, Any]
-AUTO, LEAST_SQUARES, MEDIAN = "auto", "least squares", "median"
+LEAST_SQUARES, MEDIAN = "least squares", "median"
 _SHOWN = ("0.01%", "1%", "20%", "70%", "3x3", "5x5", "columns")
 _PLANES = "RGB planes"
 

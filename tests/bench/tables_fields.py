@@ -12,6 +12,8 @@ from rows_correction import OURS
 from rows_darks import HOT, THRESHOLDS
 from tables_detection import cameras
 
+from fixpix_cli.nets import registry
+
 Row = dict[str, Any]
 
 
@@ -54,7 +56,7 @@ def cluster(rows: list[Row]) -> Section:
         found[who] = mean([sum(r["error"] for r in own) / sum(r["energy"] for r in own) for own in by_camera.values()])
     lines = []
     for who, value in found.items():
-        facts = nets[who].card.training if who in nets else {}
+        facts = nets[who].card.training if who in nets else _training(who)
         lines.append([who, facts.get("parameters"), facts.get("macs"), number(1e3 * (value or 0), 2)])
     theirs = [found[who] for who in nets if found.get(who)]
     ours = min((found[who], who) for who in OURS if who in found)
@@ -65,6 +67,11 @@ def cluster(rows: list[Row]) -> Section:
         target = replace(target, met=ours[0] < min(theirs))
     title = "Clusters of 5 x 5 in windows of 15 x 15, NMSE x 1000 on stored values, mean over cameras:\n\n"
     return Section("cluster", title + table(["method", "parameters", "MACs per window", "NMSE"], lines), "", (target,))
+
+
+def _training(who: str) -> dict[str, Any]:
+    """The facts of a shipped model's training; of auto and the classical methods none."""
+    return registry.show(who).card.training if who in registry.SHIPPED else {}
 
 
 def darks(results: dict[str, Any]) -> Section:
