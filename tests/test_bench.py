@@ -13,6 +13,8 @@ import peers
 import rows_detection
 import scenes
 import sums
+import tables_correction
+import tables_detection
 import tables_multiframe
 import tasks
 
@@ -190,3 +192,57 @@ def test_one_frame_is_measured_and_a_perfect_frame_of_damage_counts_right():
         assert row["hits"] + row["misses"] == damage.count
         assert sum(counts[0] for counts in row["positions"].values()) == row["hits"]
         assert row["calibration"]["bad"] == damage.count
+
+
+def corrections():
+    """Two cameras, one damage: (error of auto, least squares, median), noise 1."""
+    return [
+        {"camera": camera, "damage": "1%", "who": who, "error": error, "noise": 1.0, "pixels": 10, "used": "mlp"}
+        | {"energy": 100.0, "energy_black": 50.0, "span2": 1000.0}
+        for camera, errors in {
+            "one": (2.0, 3.0, 5.0),
+            "two": (4.0, 3.0, 2.0),
+            "photos, X-Trans": (9.0, 1.0, 1.0),
+        }.items()
+        for who, error in zip(("auto", "least squares", "median"), errors, strict=True)
+    ]
+
+
+def test_a_repair_is_compared_with_each_cameras_own_best_baseline():
+    figures = tables_correction.Figures(corrections())
+    assert figures.cameras == ["one", "two"]
+    assert figures.best("one", "1%") == "least squares" and figures.best("two", "1%") == "median"
+    assert figures.to_best("one", "1%") == pytest.approx(0.5) and figures.to_best("two", "1%") == pytest.approx(3.0)
+    assert figures.nmse("1%", "auto") == pytest.approx(0.03)
+    assert figures.nmse("1%", "not run") is None
+
+
+def test_missed_repair_targets_are_called_missed():
+    found = {target.what: target for target in tables_correction.section(corrections())[0].targets}
+    worst = found["1% the same, worst camera"]
+    assert worst.met is False and worst.measured == "1.50"
+    assert found["20% over least squares"].met is None
+
+
+def test_a_rival_that_knows_some_cameras_only_sets_no_target_for_all():
+    def row(camera, who, hits, false, delta):
+        counts = {"hits": hits, "misses": 10 - hits, "false": false, "pixels": 1000}
+        extra = {"positions": {"L": [hits, 10 - hits, false]}, "promises": {"1": [0.5, 0], "10": [5, 0], "100": [9, 0]}}
+        calibration = sums.calibration(np.full((4, 4), 0.5), np.eye(4, dtype=bool), np.ones((4, 4), bool))
+        head = {"camera": camera, "kind": "relative", "delta": delta, "who": who, "seed": 0, "method": "rules"}
+        return [{**head, **counts, **extra, "calibration": calibration, "rate": rate} for rate in rows_detection.RATES]
+
+    rows = [
+        one
+        for delta in (0.3, 0.7)
+        for camera, who, hits, false in (
+            ("one", "fixpix", 9, 0), ("two", "fixpix", 9, 0),
+            ("one", "Siril", 10, 0),
+            ("one", "Pinto 3 x 3", 5, 5), ("two", "Pinto 3 x 3", 5, 5),
+        )
+        for one in row(camera, who, hits, false, delta)
+    ]  # fmt: skip
+    found = {target.what: target for target in tables_detection.section(rows)[0].targets}
+    assert found["F1 at 1%"].target == ">= 0.750, as Pinto 3 x 3 has 0.500" and found["F1 at 1%"].met
+    assert found["recall at 1%"].met is False and found["precision at 1%"].met
+    assert found["worst camera or position:"].met is False
