@@ -7,6 +7,7 @@ own simulator, behind sensors and colour filters that no camera of the data fold
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ import numpy as np
 from fixpix_cli import score
 from fixpix_cli.cfa import BAYER, MONO, XTRANS, Cfa
 from fixpix_cli.mosaic import Area, Array, Bool, Mosaic
+from fixpix_cli.noise import NoiseModel
+from fixpix_cli.planes import bands
 from fixpix_cli.simulate import Sensor
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "models" / "train"))
@@ -134,6 +137,29 @@ def unprocessed(rgb: Array, cfa: Cfa, sensor: tuple[float, ...], seed: int) -> M
     return made.expose(scene * (white - black), exposure)
 
 
+#: The real sequence of one field: nobody knows all of its camera's own hot pixels.
+NIGHT = "MicroObservatory, one night"
+
+
+def isolated(shots: Sequence[Shot]) -> Bool:
+    """Pixels that stand alone in the mean of some undamaged frames: real hot or dead ones, whose scene stands still.
+
+    More than 5 sigma beyond all 8 neighbours of their colour, which lie within a quarter of that of their own median;
+    the neighbours of a star's middle share its light.
+    """
+    first = shots[0].mosaic
+    mosaic = first.with_samples(np.mean([shot.mosaic.samples for shot in shots], axis=0).astype(np.float32))
+    noise, out = NoiseModel.of(mosaic), np.zeros(mosaic.shape, bool)
+    for band in bands(mosaic.samples - mosaic.black_frame(), mosaic.cfa, score.RADIUS):
+        for position in mosaic.cfa.positions:
+            around = np.stack([band.view(position, o) for o in score.plane_neighbours(mosaic.cfa, position)])
+            middle = np.median(around, axis=0)
+            excess, spread = band.view(position) - middle, np.abs(around - middle).max(axis=0)
+            alone = (np.abs(excess) - spread > 5 * noise.sigma(middle)) & (spread < 0.25 * np.abs(excess))
+            band.put(out, position, alone)
+    return out
+
+
 def sequences(folder: Path, quick: bool = False) -> dict[str, list[Shot]]:
     """Frames of one camera with another scene in each, and the real sequences; all frames of one have one shape."""
     from fixpix_cli import files
@@ -156,7 +182,7 @@ def sequences(folder: Path, quick: bool = False) -> dict[str, list[Shot]]:
     bands = [m for name, _, m in tables.frames(folder, "validate") if name == "MicaSense RedEdge"]
     found["MicaSense RedEdge, 5 bands"] = [Shot("MicaSense RedEdge", f"band {n}", m) for n, m in enumerate(bands)]
     rows = [row for row in tables.table(folder, "frames.csv", "measure") if row["camera"].startswith("MicroObs")]
-    found["MicroObservatory, one night"] = [
+    found[NIGHT] = [
         Shot("MicroObservatory", row["file"], files.load(folder / row["file"]).mosaics[0].light()) for row in rows[:9]
     ]
     if quick:
