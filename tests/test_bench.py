@@ -74,6 +74,7 @@ def test_excess_error_counts_from_the_noise_and_never_divides_by_nothing():
     assert sums.excess_ratio(3.0, 5.0, 1.0) == pytest.approx(0.5)
     assert sums.excess_ratio(0.5, 5.0, 1.0) == 0
     assert sums.excess_ratio(1.1, 0.9, 1.0) == pytest.approx(0.1 / sums.LEAST_EXCESS)
+    assert sums.excess(0.5, 1.0) == sums.LEAST_EXCESS and sums.excess(3.0, 1.0) == 2
 
 
 def test_crossing_is_found_where_the_first_curve_comes_to_lie_above():
@@ -133,6 +134,15 @@ def test_a_photograph_keeps_its_colours_behind_the_filters(cfa):
         assert values["R"] / values["G"] == pytest.approx(0.55 * linear[0] / linear[1], rel=0.03)
         assert values["B"] / values["G"] == pytest.approx(0.65 * linear[2] / linear[1], rel=0.03)
     assert raw.samples.max() <= 16383
+
+
+def test_the_noise_of_a_made_photograph_is_the_one_that_is_stated():
+    sensor = scenes.SENSORS[1]
+    rgb = np.full((200, 200, 3), 128, np.uint8)
+    raw = scenes.unprocessed(rgb, MONO, sensor, seed=1)
+    shot = scenes.Shot("photo", "one", raw, scenes.NoiseModel(1 / sensor[2], sensor[3] ** 2 + 1 / 12))
+    level = raw.samples.mean() - sensor[1]
+    assert np.sqrt(shot.variance(np.array([level]))[0]) == pytest.approx(raw.samples.std(), rel=0.02)
 
 
 def test_every_baseline_finds_a_plain_hot_pixel_and_repairs_it():
@@ -220,7 +230,7 @@ def test_a_repair_is_compared_with_each_cameras_own_best_baseline():
 def test_missed_repair_targets_are_called_missed():
     found = {target.what: target for target in tables_correction.section(corrections())[0].targets}
     worst = found["1% the same, worst camera"]
-    assert worst.met is False and worst.measured == "1.50"
+    assert worst.met is False and worst.measured == "1.500"
     assert found["20% over least squares"].met is None
 
 

@@ -20,7 +20,6 @@ from fixpix_cli import files, jobs, maps, strategy
 from fixpix_cli.defects import DefectMap
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Array, Assume, Bool, Mosaic
-from fixpix_cli.noise import NoiseModel
 from fixpix_cli.repair import CLASSICAL, repairable
 
 ROW = "correction"
@@ -73,11 +72,10 @@ def measure(shot: scenes.Shot, names: tuple[str, ...], quick: bool) -> list[dict
     for name in names:
         rate, pattern, side, seeds = DAMAGE[name]
         part = shot.centre(side)
-        noise = NoiseModel.of(part.mosaic)
         for seed in range(1 if quick else seeds):
             damage = inject(part.mosaic, Injection(rate, pattern=pattern, seed=300 + seed), frame_key=shot.name)
             damaged, truth = part.mosaic.with_samples(damage.samples), repairable(part.mosaic, damage.dq != 0)
-            head = {"camera": shot.camera, "damage": name, "seed": seed, **_scale(part.mosaic, truth, noise)}
+            head = {"camera": shot.camera, "damage": name, "seed": seed, **_scale(part, truth)}
             for who, peer in peers.repairers().items():
                 if peer.knows(damaged.cfa):
                     out.append({**head, "who": who, "error": _error(part.mosaic, peer.call(damaged, truth), truth)})
@@ -131,7 +129,8 @@ def corrected(mosaic: Mosaic, how: jobs.Repair, mask: Bool | None = None) -> tup
         return files.load(outcome.output, common.assume).mosaics[0].samples, outcome.method or ""
 
 
-def _scale(clean: Mosaic, truth: Bool, noise: NoiseModel) -> dict[str, float]:
+def _scale(shot: scenes.Shot, truth: Bool) -> dict[str, float]:
+    clean = shot.mosaic
     rows, cols = np.nonzero(truth)
     value = clean.samples[truth].astype(np.float64)
     above = value - clean.black_at(rows, cols)
@@ -140,7 +139,7 @@ def _scale(clean: Mosaic, truth: Bool, noise: NoiseModel) -> dict[str, float]:
         "pixels": len(value),
         "energy": float((value**2).sum()),
         "energy_black": float((above**2).sum()),
-        "noise": float((noise.sigma(above) ** 2).sum()),
+        "noise": float(shot.variance(above).sum()),
         "span2": span**2 * len(value),
     }
 

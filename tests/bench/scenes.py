@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -36,6 +36,8 @@ SENSORS = (
     (1023, 64, 4.0, 1.0, 0.9, 0.2),
     (65535, 1000, 0.8, 12.0, 0.3, 0.0),
 )
+#: Relative standard deviation of the simulated pixels' response, which no repair can foresee either.
+SPREAD = 0.01
 PHOTOS = {"photos, Bayer": (BAYER, 8), "photos, mono": ((MONO,), 4), "photos, X-Trans": ((XTRANS,), 4)}
 
 
@@ -50,11 +52,22 @@ class Shot:
     name : str
     mosaic : Mosaic
         Without masked borders, even numbers of rows and columns.
+    made_with : NoiseModel, optional
+        The noise of a made frame; that of a real one is estimated.
     """
 
     camera: str
     name: str
     mosaic: Mosaic
+    made_with: NoiseModel | None = None
+
+    @cached_property
+    def _noise(self) -> NoiseModel:
+        return self.made_with or NoiseModel.of(self.mosaic)
+
+    def variance(self, signal: Array) -> Array:
+        """Noise variance in DN^2 at a signal in DN above black; of made frames with their spread of response."""
+        return self._noise.sigma(signal) ** 2 + (0.0 if self.made_with is None else (SPREAD * signal) ** 2)
 
     @cached_property
     def native(self) -> Bool:
@@ -70,7 +83,7 @@ class Shot:
         (height, width), period = self.mosaic.shape, self.mosaic.cfa.period
         top, left = (max(0, n - side) // 2 // p * p for n, p in zip((height, width), period, strict=True))
         area = Area(top, left, *(start + min(n, side) // 2 * 2 for start, n in ((top, height), (left, width))))
-        return Shot(self.camera, self.name, self.mosaic.cropped(area))
+        return replace(self, mosaic=self.mosaic.cropped(area))
 
 
 def cameras(folder: Path, quick: bool = False) -> list[Shot]:
@@ -98,7 +111,8 @@ def from_photographs(folder: Path, quick: bool = False) -> list[Shot]:
             name, rgb = photos[(7 * len(found) + 3) % len(photos)]
             sensor = SENSORS[(number + number // len(SENSORS)) % len(SENSORS)]
             raw = unprocessed(rgb, patterns[number % len(patterns)], sensor, seed=len(found))
-            found.append(Shot(camera, f"{name} {number}", raw).centre(SIDE // 2 if quick else SIDE))
+            noise = NoiseModel(1 / sensor[2], sensor[3] ** 2 + 1 / 12)
+            found.append(Shot(camera, f"{name} {number}", raw, noise).centre(SIDE // 2 if quick else SIDE))
     return found
 
 

@@ -73,7 +73,12 @@ def excess_ratio(error: float, baseline: float, noise: float) -> float:
     Where the baseline lies at the noise the ratio would be one of two random numbers: its excess counts as at least
     `LEAST_EXCESS` of the noise.
     """
-    return max(error - noise, 0.0) / max(baseline - noise, LEAST_EXCESS * noise, 1e-12)
+    return max(error - noise, 0.0) / excess(baseline, noise)
+
+
+def excess(error: float, noise: float) -> float:
+    """Excess error, at least `LEAST_EXCESS` of the noise: for ratios of which the logarithm is taken."""
+    return max(error - noise, LEAST_EXCESS * noise, 1e-12)
 
 
 def crossing(x: Sequence[float], a: Sequence[float], b: Sequence[float]) -> float | None:
