@@ -94,7 +94,7 @@ def _holes(figures: Figures, path: Path) -> Path:
                 continue
             axis.plot(range(1, 7), values, marker=".", label=who, **({} if who in OURS else _DASHED))
         axis.set(xlabel="m", ylabel="mean squared error (white = 1)", title=f"Holes of m x m, {title}", yscale="log")
-    axes[1].legend(fontsize=7, ncols=2)
+    axes[0].legend(fontsize=7, ncols=2)
     return _save(figure, path)
 
 

@@ -117,7 +117,7 @@ def readme_parts(found: Sequence[output.Section], run: dict[str, Any], drawn: Se
     missing = f" Not measured: {', '.join(run['not measured'])}." if run["not measured"] else ""
     how = (
         f"With `{run['command']}` on {run['date']}, {run['machine']}, Python {run['python']}, onnxruntime "
-        f"{run['onnxruntime']}: validation cameras and photographs, none of which trained anything.{missing} Targets "
+        f"{run['onnxruntime']}: on cameras and photographs that trained nothing.{missing} Targets "
         f"met: {sum(target.met is True for target in targets)} of {len(targets)}."
     )
     return {**out, "targets": how + "\n\n" + output.summary(targets)}
