@@ -25,7 +25,7 @@ from .defects import DefectMap
 from .errors import FixpixError, FrameError, NoMapError, RefusedError, StoreError, UnusableError, UsageError
 from .evidence import DEFAULT_THRESHOLD, Bin, Counted, Evidence, Tally
 from .inject import Injection, inject
-from .mosaic import Array, Assume, Bool, Edit, Frame, Identity, Mosaic
+from .mosaic import Array, Assume, Bool, Edit, Frame, Identity, Lazy, Mosaic, digest
 from .repair import CLASSICAL, Corrector, noise_fill, repair, repairable
 from .score import Correction, Detection, correction, detection
 
@@ -192,7 +192,7 @@ def _assumed(frame: Frame) -> tuple[str, ...]:
 
 
 def _check_levels(frame: Frame) -> None:
-    for mosaic in frame.mosaics:
+    for mosaic in frame.moment(0):
         if not mosaic.white > float(np.max(mosaic.black)):
             raise FrameError(
                 f"{frame.source}: black level {np.max(mosaic.black):g} is not below white level {mosaic.white:g}; "
@@ -209,16 +209,19 @@ def _load(path: Path, common: Common) -> Frame:
 # ---------------------------------------------------------------- detection
 
 
-def tallies_of(frame: Frame) -> list[Tally]:
-    """What one frame says about each of its planes."""
-    return _told(frame)[0]
+def tallies_of(mosaics: Iterable[Mosaic], kind: str | None) -> list[Tally]:
+    """What each of some planes shows."""
+    return _told(mosaics, kind)[0]
 
 
-def _told(frame: Frame) -> tuple[list[Tally], str]:
-    """The tallies of a frame's planes, and by what method."""
-    found = [_detected(m, frame.conditions.kind) for m in frame.mosaics]
-    tallies = [Tally.of(m, one.probability, one.rate) for m, one in zip(frame.mosaics, found, strict=True)]
-    return tallies, _methods(one.method for one in found)
+def _told(mosaics: Iterable[Mosaic], kind: str | None) -> tuple[list[Tally], str]:
+    """What each of some planes shows, and by what method."""
+    tallies, methods = [], []
+    for mosaic in mosaics:
+        found = _detected(mosaic, kind)
+        tallies.append(Tally.of(mosaic, found.probability, found.rate))
+        methods.append(found.method)
+    return tallies, _methods(methods)
 
 
 def _detected(mosaic: Mosaic, kind: str | None) -> classical.Detection:
@@ -236,15 +239,29 @@ def _threshold(common: Common) -> float:
     return DEFAULT_THRESHOLD if common.threshold is None else common.threshold
 
 
-def _evidence_of(frame: Frame, kind: str | None) -> tuple[Evidence, str]:
-    if kind:
-        frame = replace(frame, conditions=replace(frame.conditions, kind=kind))
-    conditions = frame.conditions
-    digest = frame.digest
-    bin_ = Bin.of(conditions)
-    told, method = _told(frame)
-    tallies = {(plane, bin_): tally for plane, tally in enumerate(told)}
-    return Evidence(tallies, {digest: Counted(digest, frame.source.name, bin_, conditions)}), method
+def _evidence_of(frame: Frame, kind: str | None, known: frozenset[str]) -> tuple[Evidence, str]:
+    """What a frame says, each moment of a series by itself; those with `known` digests are left out."""
+    conditions = replace(frame.conditions, kind=kind or frame.conditions.kind)
+    bin_, methods = Bin.of(conditions), []
+    tallies: dict[tuple[int, Bin], Tally] = {}
+    counted: dict[str, Counted] = {}
+    for number in range(frame.moments):
+        mosaics = frame.moment(number)
+        mark = digest(mosaics)
+        if mark in known or mark in counted:
+            continue
+        told, method = _told(mosaics, conditions.kind)
+        methods.append(method)
+        for plane, tally in enumerate(told):
+            key = (plane, bin_)
+            tallies[key] = tallies[key] + tally if key in tallies else tally
+        counted[mark] = Counted(mark, _moment_name(frame, number), bin_, conditions)
+    return Evidence(tallies, counted), _methods(methods)
+
+
+def _moment_name(frame: Frame, number: int) -> str:
+    """The name of a file, or of one moment of a series."""
+    return frame.source.name if frame.moments == 1 else f"{frame.source.name}[{number}]"
 
 
 def detect(
@@ -275,24 +292,30 @@ def _detect_one(
         frame = _load(path, common)
         if common.dry_run:
             return Outcome(path, target, PLANNED, notes=_assumed(frame))
-        flags, images, methods, notes = [], [], [], list(_assumed(frame))
+        tallies, images, methods, notes = [], [], [], list(_assumed(frame))
         for mosaic in frame.mosaics:
             found = _detected(mosaic, frame.conditions.kind)
             methods.append(found.method)
-            flags.append(Tally.of(mosaic, found.probability, found.rate).view(_threshold(common), common.max_false))
+            tallies.append(Tally.of(mosaic, found.probability, found.rate))
             if probability:
                 images.append(found.probability)
+        known: list[DefectMap] = []
         if map_file is not None:
             known, warnings = _fit(maps.read_mask(map_file), frame, common)
-            flags = [mine | other for mine, other in zip(flags, known, strict=True)]
             notes += warnings
+
+        def flagged(number: int) -> DefectMap:
+            mine = tallies[number].view(_threshold(common), common.max_false)
+            return mine | known[number] if known else mine
+
+        flags = Lazy(len(tallies), flagged)
         defects = sum(map(len, flags))
         target.parent.mkdir(parents=True, exist_ok=True)
         maps.write_mask(
             target,
             flags,
             keys=frame.keys,
-            per_key=frame.container == "fits",
+            per_key=_per_key(frame),
             row_order=frame.row_order,
             cards=[("FPXSRC", path.name.encode("ascii", "replace").decode(), "frame"), ("FPXN", defects, "bad pixels")],
             probability=images,
@@ -303,6 +326,11 @@ def _detect_one(
         )
 
     return _attempt(path, work)
+
+
+def _per_key(frame: Frame) -> bool:
+    """Whether a mask gets one extension per plane; the planes of a series are the first axis of one."""
+    return frame.container == "fits" and frame.moments == 1
 
 
 # ---------------------------------------------------------------- calibrate
@@ -405,12 +433,18 @@ def _calibrate_one(
         notes = _assumed(frame)
         if common.dry_run:
             return Outcome(path, target, PLANNED, map=target, notes=notes)
-        if target.exists() and frame.digest in _digests(target):
+        evidence, method = _evidence_of(frame, kind, _digests(target) if target.exists() else frozenset())
+        if not evidence.frames:
             return Outcome(path, None, SKIPPED, method="already counted", map=target, notes=notes)
-        evidence, method = _evidence_of(frame, kind)
+        if len(evidence.frames) < frame.moments:
+            notes = (
+                *notes,
+                f"{frame.moments - len(evidence.frames)} of its {frame.moments} moments were counted before",
+            )
         carried.append((evidence, (frame.identity, frame.row_order, frame.keys)))
         defects = sum(int(t.chosen(_threshold(common)).sum()) for t in evidence.tallies.values())
-        return Outcome(path, target, DONE, None, defects, defects / frame.pixels, method, target, notes=notes)
+        rate = defects * frame.moments / frame.pixels
+        return Outcome(path, target, DONE, None, defects, rate, method, target, notes=notes)
 
     outcome = _attempt(path, work)
     return (outcome, *carried[0]) if carried else (outcome, None, None)
@@ -433,19 +467,19 @@ def _flush(pending: dict[Path, list[Any]], common: Common, result: Calibrated) -
     """Write what is pending into the maps; frames that another process counted meanwhile are skipped."""
     for target, waiting in list(pending.items()):
         identity, row_order, keys = waiting[0][2]
-        unique: dict[str, Evidence] = {}
+        parts: list[Evidence] = []
+        taken: set[str] = set()
         for _, evidence, _ in waiting:
-            unique.setdefault(next(iter(evidence.frames)), evidence)
-        camera, known = maps.add(
-            target, identity, list(unique.values()), row_order=row_order, threshold=_threshold(common), keys=keys
-        )
+            if not evidence.frames.keys() & taken:
+                parts.append(evidence)
+                taken |= evidence.frames.keys()
+        camera, known = maps.add(target, identity, parts, row_order=row_order, threshold=_threshold(common), keys=keys)
         result.maps[target] = camera
-        seen: set[str] = set()
         for outcome, evidence, _ in waiting:
-            digest = next(iter(evidence.frames))
-            if digest in known or digest in seen:
-                outcome = replace(outcome, status=SKIPPED, output=None, defects=0, rate=0.0, method="already counted")
-            seen.add(digest)
+            if evidence.frames.keys() & known or not any(evidence is part for part in parts):
+                whole = evidence.frames.keys() <= camera.evidence.frames.keys()
+                why = "already counted" if whole else "some of its moments came in meanwhile; run it again for the rest"
+                outcome = replace(outcome, status=SKIPPED, output=None, defects=0, rate=0.0, method=why)
             yield outcome
         del pending[target]
 
@@ -514,11 +548,39 @@ def correct(
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """What the first pass of ``correct --auto`` keeps of a frame."""
+    """What the first pass of ``correct --auto`` keeps of a frame.
+
+    tallies: of every plane of every moment, or () where they are too many to remember; sums: over the moments.
+    """
 
     key: str
     tallies: tuple[Tally, ...]
     complete: bool
+    sums: tuple[Tally, ...] = ()
+
+    @classmethod
+    def of(cls, frame: Frame) -> Looked:
+        """Look at a frame, moment by moment."""
+        sums: list[Tally] = []
+        each: list[Tally] = []
+        remembered, complete = 0, True
+        for number in range(frame.moments):
+            told = tallies_of(frame.moment(number), frame.conditions.kind)
+            sums = [a + b for a, b in zip(sums, told, strict=True)] if sums else told
+            remembered += sum(len(t.entries) for t in told)
+            complete = remembered <= _REMEMBERED
+            each = [*each, *told] if complete else []
+        return cls(maps.key_of(frame.identity), tuple(each), complete, tuple(sums))
+
+    def weak(self, common: Common) -> list[DefectMap] | None:
+        """The pixels that at least three moments together find bad; None where there are fewer."""
+        return _weak(self.sums, common)
+
+
+def _weak(sums: Sequence[Tally], common: Common) -> list[DefectMap] | None:
+    if sums[0].frames < 3:
+        return None
+    return [tally.view(_threshold(common), common.max_false) for tally in sums]
 
 
 def _camera_key(looked: Looked | None) -> str:
@@ -538,23 +600,17 @@ def _look(sources: Sequence[Source], common: Common) -> tuple[dict[Path, Looked]
         if looked is None:
             continue
         if looked.key in sums:
-            sums[looked.key] = [a + b for a, b in zip(sums[looked.key], looked.tallies, strict=True)]
+            sums[looked.key] = [a + b for a, b in zip(sums[looked.key], looked.sums, strict=True)]
         else:
-            sums[looked.key] = list(looked.tallies)
-        small = sum(len(t.entries) for t in looked.tallies) <= _REMEMBERED
-        remembered[source.path] = looked if small else replace(looked, tallies=(), complete=False)
-    weak = {
-        key: [tally.view(_threshold(common), common.max_false) for tally in tallies]
-        for key, tallies in sums.items()
-        if tallies[0].frames >= 3
-    }
+            sums[looked.key] = list(looked.sums)
+        remembered[source.path] = replace(looked, sums=())
+    weak = {key: view for key, tallies in sums.items() if (view := _weak(tallies, common)) is not None}
     return remembered, weak
 
 
 def _look_one(path: Path, common: Common) -> Looked | None:
     try:
-        frame = _load(path, common)
-        return Looked(maps.key_of(frame.identity), tuple(tallies_of(frame)), True)
+        return Looked.of(_load(path, common))
     except (FixpixError, MemoryError):
         return None  # the second pass meets the same error and reports it
 
@@ -581,7 +637,8 @@ def _correct_one(
         masks, used, warnings = _bad(frame, common, how, store, looked, weak)
         notes += warnings
         methods, edits, defects = [], [], 0
-        for mosaic, bad in zip(frame.mosaics, masks, strict=True):
+        for number, mosaic in enumerate(frame.mosaics):
+            bad = masks[number]
             method, samples = _repair(mosaic, bad, how, path)
             methods.append(method)
             defects += int(np.count_nonzero(bad))
@@ -607,7 +664,7 @@ def _is_finished(path: Path, target: Path, common: Common) -> bool:
         before, after = files.load(path, common.assume), files.load(target, common.assume)
     except FixpixError:
         return False
-    same = [m.shape for m in before.mosaics] == [m.shape for m in after.mosaics]
+    same = (before.shapes, before.moments) == (after.shapes, after.moments)
     return same and path.stat().st_mtime_ns == target.stat().st_mtime_ns
 
 
@@ -620,7 +677,7 @@ def _fit(mask: maps.MaskFile, frame: Frame, common: Common) -> tuple[list[Defect
                 f"{frame.source}: is of {mine.camera}, the map {mask.path} of {theirs.camera}; "
                 "give that camera's map, or --camera to state the camera yourself"
             )
-    return maps.for_frame(mask, [m.shape for m in frame.mosaics], frame.row_order)
+    return maps.for_frame(mask, frame.shapes, frame.row_order, frame.moments)
 
 
 def _given(frame: Frame, common: Common, how: Repair) -> tuple[list[list[DefectMap]], list[str], Path | None]:
@@ -645,8 +702,8 @@ def _given_planes(path: Path, frame: Frame, common: Common) -> tuple[list[Defect
     if mask.camera is not None and (common.threshold is not None or common.max_false is not None):
         camera = maps.read_map(path)
         views = [
-            camera.evidence.view(n, _threshold(common), common.max_false) or DefectMap.empty(m.shape)
-            for n, m in enumerate(frame.mosaics)
+            camera.evidence.view(n, _threshold(common), common.max_false) or DefectMap.empty(shape)
+            for n, shape in enumerate(frame.shapes)
         ]
         turned = replace(mask, planes=tuple(views))
         planes, notes = _fit(turned, frame, common)
@@ -660,10 +717,10 @@ def _stored(frame: Frame, common: Common, store: Path) -> tuple[list[DefectMap] 
         return None, [], None
     camera = maps.read_map(path)
     wanted, notes, views = Bin.of(frame.conditions), [], []
-    for plane, mosaic in enumerate(frame.mosaics):
+    for plane, shape in enumerate(frame.shapes):
         nearest = camera.evidence.nearest(plane, wanted)
         if nearest is None:
-            views.append(DefectMap.empty(mosaic.shape))
+            views.append(DefectMap.empty(shape))
             continue
         bin_, tally = nearest
         threshold = camera.threshold if common.threshold is None else common.threshold
@@ -671,14 +728,14 @@ def _stored(frame: Frame, common: Common, store: Path) -> tuple[list[DefectMap] 
         if plane == 0 and (distance := bin_.distance(wanted)) >= 2:
             notes.append(f"{path.name}: nearest conditions are {bin_}, {distance:.1f} stops from this frame's")
     mask = maps.MaskFile(path, tuple(views), camera.row_order, camera.identity)
-    planes, warnings = maps.for_frame(mask, [m.shape for m in frame.mosaics], frame.row_order)
+    planes, warnings = maps.for_frame(mask, frame.shapes, frame.row_order, frame.moments)
     return planes, notes + warnings, path
 
 
 def _bad(
     frame: Frame, common: Common, how: Repair, store: Path, looked: Looked | None, weak: list[DefectMap] | None
-) -> tuple[list[Bool], Path | None, list[str]]:
-    """Which pixels are bad in each plane, from which map, with warnings."""
+) -> tuple[Sequence[Bool], Path | None, list[str]]:
+    """Which pixels are bad in each plane of each moment, from which map, with warnings."""
     known, notes, used = _given(frame, common, how)
     if not known and not how.maps:
         stored, notes, used = _stored(frame, common, store)
@@ -688,16 +745,24 @@ def _bad(
             "none of the given maps belongs to it" if how.maps else f"the store has no map of {frame.identity.camera}"
         )
         raise NoMapError(f"{frame.source}: {where}; run `fixpix calibrate` on its darks, give --map, or use --auto")
-    if how.auto:
-        tallies = looked.tallies if looked is not None and looked.complete else tallies_of(frame)
-        known.append([tally.view(_threshold(common), common.max_false) for tally in tallies])
-        if weak is not None:
-            known.append(weak)
-    bad = [repairable(m, plane.bad) for m, plane in zip(frame.mosaics, known[0], strict=True)]
-    for planes in known[1:]:
-        for n, (mosaic, plane) in enumerate(zip(frame.mosaics, planes, strict=True)):
-            bad[n] |= repairable(mosaic, plane.bad)
-    return bad, used, notes
+    if how.auto and frame.moments > 1 and looked is None:
+        looked = Looked.of(frame)
+        weak = looked.weak(common)
+    if how.auto and weak is not None:
+        known.append(weak * frame.moments)
+    tallies = looked.tallies if looked is not None and looked.complete else ()
+
+    def bad(number: int) -> Bool:
+        mosaic = frame.mosaics[number]
+        found = np.zeros(mosaic.shape, bool)
+        for planes in known:
+            found |= repairable(mosaic, planes[number].bad)
+        if how.auto:
+            tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions.kind)[0]
+            found |= repairable(mosaic, tally.view(_threshold(common), common.max_false).bad)
+        return found
+
+    return Lazy(len(frame.mosaics), bad), used, notes
 
 
 def _mlp() -> Any:
@@ -783,28 +848,35 @@ def _inject_one(
             )
         chosen = None
         if where is not None:
-            planes, _ = maps.for_frame(maps.read_mask(where), [m.shape for m in frame.mosaics], frame.row_order)
-            chosen = [plane.bad for plane in planes]
-        mine = replace(spec, seed=zlib.crc32(f"{spec.seed} {path.name}".encode())) if per_frame else spec
+            chosen, _ = maps.for_frame(maps.read_mask(where), frame.shapes, frame.row_order, frame.moments)
         exposure = 1.0 if frame.conditions.exposure is None else frame.conditions.exposure
-        damages = [
-            inject(
+        edits, marks = [], []
+        for number, mosaic in enumerate(frame.mosaics):
+            name = _moment_name(frame, number // frame.planes)
+            seed = zlib.crc32(f"{spec.seed} {name}".encode()) if per_frame else spec.seed
+            damage = inject(
                 mosaic,
-                replace(mine, seed=mine.seed + 7919 * number),
-                frame_key=path.name,
+                replace(spec, seed=seed + 7919 * (number % frame.planes)),
+                frame_key=name,
                 exposure=exposure,
-                where=chosen[number] if chosen else None,
+                where=chosen[number].bad if chosen else None,
             )
-            for number, mosaic in enumerate(frame.mosaics)
-        ]
-        edits = [Edit.between(m.samples, d.samples) for m, d in zip(frame.mosaics, damages, strict=True)]
-        count = sum(d.count for d in damages)
+            edits.append(Edit.between(mosaic.samples, damage.samples))
+            marks.append((mosaic.shape, np.flatnonzero(damage.dq), damage.dq[damage.dq != 0]))
+
+        def truth_of(number: int) -> DefectMap:
+            shape, places, flags = marks[number]
+            empty = DefectMap.empty(shape)
+            empty.dq.reshape(-1)[places] = flags
+            return empty
+
+        count = sum(len(places) for _, places, _ in marks)
         target.parent.mkdir(parents=True, exist_ok=True)
         maps.write_mask(
             truth,
-            [DefectMap(d.dq) for d in damages],
+            Lazy(len(marks), truth_of),
             keys=frame.keys,
-            per_key=frame.container == "fits",
+            per_key=_per_key(frame),
             row_order=frame.row_order,
             cards=[
                 ("FPXRATE", spec.rate, "requested share of the active pixels"),
@@ -915,11 +987,17 @@ def _score_mask(truth: Sequence[DefectMap], mask: Path, ignore: Path | None) -> 
     flagged = maps.read_mask(mask).planes
     ignored = maps.read_mask(ignore).planes if ignore else [None] * len(truth)
     total = Detection()
-    for t, f, i in zip(truth, flagged, ignored, strict=False):
+    for t, f, i in zip(truth, _repeated(flagged, truth), _repeated(ignored, truth), strict=False):
         if t.dq.shape != f.dq.shape or (i is not None and i.dq.shape != t.dq.shape):
             raise FrameError(f"{mask}: has another shape than its truth")
         total += detection(f.bad, t.bad, i.bad if i is not None else None)
     return total
+
+
+def _repeated(planes: Sequence[Any], truth: Sequence[DefectMap]) -> Sequence[Any]:
+    """One moment's planes, once for every moment of the truth."""
+    times, rest = divmod(len(truth), len(planes))
+    return planes if rest else [*planes] * times
 
 
 def _score_repair(truth: Sequence[DefectMap], clean: Path, repaired: Path, common: Common) -> Correction:

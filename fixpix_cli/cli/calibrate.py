@@ -26,6 +26,7 @@ def command(
     black: o.Black = None,
     white: o.White = None,
     camera: o.Camera = None,
+    planes: o.Planes = False,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
     dry_run: o.DryRun = False,
@@ -49,7 +50,7 @@ def command(
 
     if kind not in KINDS:
         raise UsageError(f"--kind {kind}: use {', '.join(KINDS)}")
-    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory)
+    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, planes)
     fed = work.Calibrated()
     report = Report("suspected", as_json, quiet, verbose)
     report.follow(

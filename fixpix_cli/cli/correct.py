@@ -36,6 +36,7 @@ def command(
     black: o.Black = None,
     white: o.White = None,
     camera: o.Camera = None,
+    planes: o.Planes = False,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
     dry_run: o.DryRun = False,
@@ -62,7 +63,7 @@ def command(
         raise UsageError("give --out or --in-place, not both")
     if fill not in FILLS:
         raise UsageError(f"--fill {fill}: use {', '.join(FILLS)}")
-    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory)
+    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, planes)
     folder = None if in_place else out or Path("repaired")
     how = work.Repair(auto, tuple(map_files or ()), folder, method, fill, overwrite, resume, provenance)
     report = Report("repaired", as_json, quiet, verbose)

@@ -24,6 +24,7 @@ def command(
     black: o.Black = None,
     white: o.White = None,
     camera: o.Camera = None,
+    planes: o.Planes = False,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
     dry_run: o.DryRun = False,
@@ -44,7 +45,7 @@ def command(
     from .. import jobs as work
     from ..report import Report
 
-    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory)
+    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, planes)
     report = Report("flagged", as_json, quiet, verbose)
     report.follow(work.detect(paths, settings, out=out, map_file=map_file, probability=probability, recurse=recurse))
     report.close()

@@ -23,6 +23,7 @@ def command(
     black: o.Black = None,
     white: o.White = None,
     camera: o.Camera = None,
+    planes: o.Planes = False,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
     dry_run: o.DryRun = False,
@@ -44,7 +45,7 @@ def command(
     from ..inject import Injection
     from ..report import Report
 
-    settings = o.common(cfa, black, white, camera, None, None, jobs, dry_run, max_memory)
+    settings = o.common(cfa, black, white, camera, None, None, jobs, dry_run, max_memory, planes)
     where = Path(pattern[4:]) if pattern.startswith("map:") else None
     spec = Injection(o.fraction(rate), delta, kind, "map" if where else pattern, seed)
     report = Report("damaged", as_json, quiet, verbose)

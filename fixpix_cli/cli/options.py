@@ -33,6 +33,9 @@ CfaOption = Annotated[
 Black = Annotated[str | None, typer.Option("--black", help="Black level in DN: N, or N,N,N,N for a 2 x 2 tile.")]
 White = Annotated[float | None, typer.Option("--white", help="Saturation level in DN.")]
 Camera = Annotated[str | None, typer.Option("--camera", help="The camera's name: where the file does not say.")]
+Planes = Annotated[
+    bool, typer.Option("--planes", help="Layers of a cube or pages of a stack are detectors of their own, not moments.")
+]
 Threshold = Annotated[
     float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Mean probability that makes a pixel bad.")
 ]
@@ -58,6 +61,7 @@ def common(
     jobs: int,
     dry_run: bool,
     max_memory: str | None = None,
+    planes: bool = False,
 ) -> Common:
     """The library's settings from the options.
 
@@ -84,7 +88,7 @@ def common(
     workers = jobs or available()
     if max_memory is not None:
         workers = max(1, min(workers, size(max_memory) // _PER_PROCESS))
-    assume = Assume(Cfa.parse(cfa) if cfa else None, levels, white, camera)
+    assume = Assume(Cfa.parse(cfa) if cfa else None, levels, white, camera, planes)
     return Common(assume, threshold, max_false, workers, dry_run)
 
 
