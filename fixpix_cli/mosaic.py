@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
@@ -262,7 +263,7 @@ class Frame:
         """The planes of one moment."""
         return tuple(self.mosaics[number * self.planes : (number + 1) * self.planes])
 
-    @property
+    @cached_property
     def shapes(self) -> list[tuple[int, int]]:
         """Shape of each plane of one moment."""
         return [m.shape for m in self.moment(0)]

@@ -18,7 +18,8 @@ from ..errors import UnreadableError
 SUB_IFDS, EXIF_IFD = 330, 34665
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
-_MOST_IFDS, _MOST_ENTRIES = 1000, 4096
+#: A stack has a directory per page; how deep they may lie in each other; tags of one.
+_MOST_IFDS, _MOST_DEPTH, _MOST_ENTRIES = 1 << 17, 16, 4096
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ class Tree:
             raise UnreadableError(f"{self.path}: is truncated or damaged (an offset leads outside the file)")
         return struct.unpack_from(form, self.data, place)
 
-    def _ifd(self, offset: int) -> tuple[Ifd, int]:
-        if offset in self._seen or len(self._seen) >= _MOST_IFDS:
+    def _ifd(self, offset: int, depth: int = 0) -> tuple[Ifd, int]:
+        if offset in self._seen or len(self._seen) >= _MOST_IFDS or depth > _MOST_DEPTH:
             raise UnreadableError(f"{self.path}: is damaged (its image directories run in a circle)")
         self._seen.add(offset)
         head, step, word = ("Q", 20, 8) if self.big else ("H", 12, 4)
@@ -127,8 +128,8 @@ class Tree:
                 entries.setdefault(tag, Entry(tag, kind, number, value, place))
         following = self.unpack("Q" if self.big else "I", first + step * count)[0]
         ifd = Ifd(offset, entries)
-        children = [self._ifd(place)[0] for place in self.values(ifd, SUB_IFDS)]
-        exif = [self._ifd(place)[0] for place in self.values(ifd, EXIF_IFD)[:1]]
+        children = [self._ifd(place, depth + 1)[0] for place in self.values(ifd, SUB_IFDS)]
+        exif = [self._ifd(place, depth + 1)[0] for place in self.values(ifd, EXIF_IFD)[:1]]
         return Ifd(offset, entries, tuple(children), exif[0] if exif else None), following
 
     def values(self, ifd: Ifd, tag: int) -> tuple[Any, ...]:

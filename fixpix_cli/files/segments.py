@@ -445,11 +445,12 @@ class Patch:
     data: bytes
 
 
-def patches(tree: Tree, raster: Raster, edits: Sequence[Edit]) -> list[Patch]:
+def patches(tree: Tree, raster: Raster, edits: Sequence[Edit], end: int | None = None) -> list[Patch]:
     """What to write where so that the edited pixels change; `edits` has one item per sample of a pixel.
 
-    Uncompressed samples of whole bytes are patched one by one; other touched
-    segments are encoded again and placed.
+    What finds no room goes to `end` (None: the end of the file). Uncompressed
+    samples of whole bytes are patched one by one; other touched segments are
+    encoded again and placed.
     """
     rows = np.concatenate([edit.rows for edit in edits])
     cols = np.concatenate([edit.cols for edit in edits])
@@ -458,6 +459,8 @@ def patches(tree: Tree, raster: Raster, edits: Sequence[Edit]) -> list[Patch]:
     if raster.bits < 16 and len(values) and raster.dtype.kind == "u" and int(values.max()) >= 1 << raster.bits:
         raise ValueError(f"a value of {int(values.max())} does not fit {raster.bits} bits")
     index, channel = raster.places(rows, cols, channel)
+    if raster.compression == NONE and len(set(raster.offsets)) < len(raster.offsets):
+        raise RefusedError(f"{tree.path}: some of its strips or tiles lie in one place; they cannot be repaired apart")
     if raster.compression == NONE and raster.bits in (8, 16, 32, 64) and raster.predictor == 1:
         return _byte_patches(raster, rows, cols, channel, values, index)
     made: dict[int, bytes] = {}
@@ -467,7 +470,7 @@ def patches(tree: Tree, raster: Raster, edits: Sequence[Edit]) -> list[Patch]:
         mine = index == segment
         block[rows[mine] - top, cols[mine] - left, channel[mine]] = values[mine]
         made[int(segment)] = encode(tree, raster, int(segment), block)
-    return _placed(tree, raster, made)
+    return _placed(tree, raster, made, len(tree.data) if end is None else end)
 
 
 def _byte_patches(raster: Raster, rows: Array, cols: Array, channel: Array, values: Array, index: Array) -> list[Patch]:
@@ -484,14 +487,15 @@ def _byte_patches(raster: Raster, rows: Array, cols: Array, channel: Array, valu
     return [Patch(int(places[a]), stored[a:b].tobytes()) for a, b in zip(starts, ends, strict=True) if b > a]
 
 
-def _placed(tree: Tree, raster: Raster, made: dict[int, bytes]) -> list[Patch]:
+def _placed(tree: Tree, raster: Raster, made: dict[int, bytes], end: int) -> list[Patch]:
     """Find room for re-encoded segments: their own places, merged; what is left over goes to the end."""
     offsets, counts = list(raster.offsets), list(raster.counts)
     result: list[Patch] = []
     homeless = []
     if raster.compression == NONE:
         return [Patch(offsets[i], data) for i, data in made.items()]
-    if all(len(data) <= counts[i] for i, data in made.items()):
+    shared = len(set(offsets)) < len(offsets)  # writers may store equal segments once
+    if not shared and all(len(data) <= counts[i] for i, data in made.items()):
         homes = {i: offsets[i] for i in made}
     else:
         rooms = _merged([(offsets[i], counts[i]) for i in made], offsets, set(made))
@@ -505,7 +509,6 @@ def _placed(tree: Tree, raster: Raster, made: dict[int, bytes]) -> list[Patch]:
             start, size = rooms[room]
             homes[i] = start
             rooms[room] = (start + need, size - need)
-    end = len(tree.data)
     for i in sorted(homeless):
         end += end % 2
         homes[i] = end
