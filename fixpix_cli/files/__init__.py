@@ -48,6 +48,8 @@ class Provenance:
 KEEPERS: dict[str, str] = {
     **dict.fromkeys((".fits", ".fit", ".fts"), "fits"),
     **dict.fromkeys((".tif", ".tiff"), "tiff"),
+    ".ser": "ser",
+    ".png": "png",
     ".dng": "dng",
     **dict.fromkeys(
         (
@@ -75,9 +77,14 @@ def stem_of(path: Path) -> str:
 
 
 def is_supported(path: Path) -> bool:
-    """True for files that a directory argument takes in: known suffix, not hidden, not our sidecar."""
+    """True for files that a directory argument takes in: known suffix, not hidden, not our sidecar.
+
+    Of PNGs only gray ones: the others in a folder of frames are previews and plots.
+    """
     name = path.name.lower()
-    return not name.startswith(".") and not name.endswith(SIDECARS) and suffix_of(path) in KEEPERS
+    if name.startswith(".") or name.endswith(SIDECARS) or suffix_of(path) not in KEEPERS:
+        return False
+    return suffix_of(path) != ".png" or bool(_keeper(path).is_gray(path))
 
 
 def is_native(path: Path) -> bool:
