@@ -162,7 +162,7 @@ def _undirected(tree: Tree, ifd: Ifd) -> list[Page]:
         return [Page(ifd)]
     raster = segments.raster_of(tree, ifd)
     size = sum(raster.counts)
-    if size * number > len(tree.data):
+    if raster.offsets[0] + size * number > len(tree.data):
         raise UnreadableError(f"{tree.path}: is truncated (it promises {number} pages)")
     return [Page(ifd, size * n) for n in range(number)]
 

@@ -147,6 +147,46 @@ def test_an_astro_tiff_header_says_how_it_was_taken(tmp_path):
     assert conditions.kind == "dark" and frame.identity.model == "Owner's cam / 2"
 
 
+@pytest.mark.parametrize("height", [60, 61])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("order", ["TOP-DOWN", "BOTTOM-UP", ""])
+def test_the_colours_of_an_astro_tiff(tmp_path, height, turned, order):
+    """Lost otherwise: colours are mixed, since the specification turns the rows and not every writer does."""
+    fits_cfa = RGGB.flipped_rows(height) if order == "BOTTOM-UP" else RGGB  # as seen from the FITS file's first row
+    level = {"R": 300, "G": 900, "B": 500}
+    rng = np.random.default_rng(0)
+    rows = [[level[fits_cfa.colour(r, c)] for c in range(80)] for r in range(height)]
+    stored = (np.array(rows) + rng.normal(0, 10, (height, 80))).astype(np.uint16)
+    if turned:
+        stored = stored[::-1]
+    header = (
+        f"SIMPLE  =  T\nBAYERPAT= 'RGGB'\n{f'ROWORDER= {order!r}' if order else ''}\nCAMSN = '77'\nXBINNING= 2\nEND"
+    )
+    tifffile.imwrite(tmp_path / "a.tif", stored, metadata=None, description=header)
+    frame = files.load(tmp_path / "a.tif")
+    cfa = frame.mosaics[0].cfa
+    assert all(abs(float(stored[r, c]) - level[cfa.colour(r, c)]) < 60 for r in range(2) for c in range(2))
+    assert frame.identity.serial == "77" and frame.identity.binning == (1, 2) and "cfa MONO" not in frame.assumed
+    dark = tmp_path / "dark.tif"
+    tifffile.imwrite(
+        dark, np.full((60, 80), 100, np.uint16), metadata=None, description="SIMPLE=T\nBAYERPAT='GBRG'\nEND"
+    )
+    assert files.load(dark).mosaics[0].cfa.name == "GBRG"
+
+
+def test_an_ome_header_says_camera_and_exposure(tmp_path):
+    """Lost otherwise: all microscopes share one map."""
+    xml = (
+        "<?xml version='1.0' encoding='UTF-8'?><OME xmlns='http://www.openmicroscopy.org/Schemas/OME/2016-06'>"
+        "<Instrument ID='Instrument:0'><Detector ID='D:0' Manufacturer='Hama &amp; Co' Model='Orca' SerialNumber='S1'/>"
+        "</Instrument><Image ID='Image:0'><Pixels ID='P:0'><Plane TheT='0' ExposureTime='250' ExposureTimeUnit='ms'/>"
+        "</Pixels></Image></OME>"
+    )
+    tifffile.imwrite(tmp_path / "a.tif", image(), metadata=None, description=xml)
+    frame = files.load(tmp_path / "a.tif")
+    assert frame.identity.camera == "Hama & Co Orca #S1" and frame.conditions.exposure == 0.25
+
+
 def test_other_descriptions_are_no_headers(tmp_path):
     """Lost otherwise: a free comment sets the exposure."""
     tifffile.imwrite(tmp_path / "a.tif", image(), metadata=None, description="EXPTIME = 3\nsimple picture")
