@@ -205,6 +205,7 @@ class Assume:
     """What the user says where a file is silent. None: use the file, else the defaults.
 
     planes: the pages of a stack or the layers of a cube are detectors of their own, not moments of one.
+    hdu: the image HDUs of a FITS file to work on; empty: all of them.
     """
 
     cfa: Cfa | None = None
@@ -212,6 +213,7 @@ class Assume:
     white: float | None = None
     camera: str | None = None
     planes: bool = False
+    hdu: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,6 +243,8 @@ class Frame:
         The keeper's private note of where the samples lie, for the rewrite.
     moments : int
         How many moments a series has; 1 for anything else. All have the planes' shapes.
+    notes : tuple of str
+        What a user should know of the file.
     """
 
     mosaics: Sequence[Mosaic]
@@ -253,6 +257,7 @@ class Frame:
     assumed: tuple[str, ...] = ()
     layout: Any = None
     moments: int = 1
+    notes: tuple[str, ...] = ()
 
     @property
     def planes(self) -> int:

@@ -3,6 +3,7 @@
     load(path, assume) -> Frame
     rewrite(frame, edits, temporary)      write a copy of frame.source with the edits in it
     sign(path, provenance) -> bool        say in the file what was done; False where it has no place for that
+    extend(path, hdus) -> bool            add FITS extensions; FITS alone has it
 
 A keeper is the only file that imports its foreign library and translates that
 library's exceptions. `rewrite` writes a complete new file at `temporary`;
@@ -136,17 +137,24 @@ def load(path: str | os.PathLike[str], assume: Assume = Assume()) -> Frame:  # n
 
 
 def save(
-    frame: Frame, edits: Sequence[Edit], target: Path, *, overwrite: bool = False, provenance: Provenance | None = None
-) -> bool:
+    frame: Frame,
+    edits: Sequence[Edit],
+    target: Path,
+    *,
+    overwrite: bool = False,
+    provenance: Provenance | None = None,
+    extension: bytes = b"",
+) -> tuple[str, ...]:
     """Write `frame.source` with `edits` (one per plane) to `target`; everything else is copied.
 
     With `provenance`, and only if pixels changed, the file says so in its own
     place: FITS in HISTORY and FPX cards, TIFF and DNG in the Software tag.
+    `extension` are whole FITS HDUs to put at the end of a FITS file that changed.
 
     Returns
     -------
-    bool
-        False if provenance was asked for and the file has no place for it.
+    tuple of str
+        What a user should know: how the file differs beyond its bad pixels, and what it has no place for.
 
     Raises
     ------
@@ -163,13 +171,18 @@ def save(
     if not native and not any(map(len, edits)):
         with safe.replacing(target, overwrite=overwrite, like=frame.source) as temporary:
             copy(frame.source, temporary)
-        return True
-    keeper, written = _keeper(frame.source), True
+        return ()
+    keeper = _keeper(frame.source)
+    notes: list[str] = []
     with safe.replacing(target, overwrite=overwrite, like=frame.source) as temporary:
-        keeper.rewrite(frame, edits, temporary)
-        if provenance is not None and any(map(len, edits)):
-            written = keeper.sign(temporary, provenance)
-    return written
+        notes += keeper.rewrite(frame, edits, temporary) or ()
+        if provenance is not None and any(map(len, edits)) and not keeper.sign(temporary, provenance):
+            notes.append("this file has no place for provenance; nothing was added")
+        if extension and not hasattr(keeper, "extend"):
+            notes.append("only FITS files have a place for a DQ extension; `fixpix detect` writes masks")
+        elif extension and not keeper.extend(temporary, extension):
+            notes.append("this file has a DQ extension already; none was added")
+    return tuple(notes)
 
 
 def copy(source: Path, target: Path) -> None:
