@@ -188,7 +188,7 @@ def _lost(item: tuple[Any, ...]) -> Outcome:
 
 
 def _assumed(frame: Frame) -> tuple[str, ...]:
-    return (f"assumed {', '.join(frame.assumed)}",) if frame.assumed else ()
+    return (*frame.notes, f"assumed {', '.join(frame.assumed)}") if frame.assumed else frame.notes
 
 
 def _check_levels(frame: Frame) -> None:
@@ -500,6 +500,8 @@ class Repair:
         None: in place.
     method : one of `strategy.METHODS`
     fill : interpolate, noise or nan
+    dq : bool
+        Put the repaired pixels' flags into the output, where it is FITS.
     """
 
     auto: bool = False
@@ -510,6 +512,7 @@ class Repair:
     overwrite: bool = False
     resume: bool = False
     provenance: bool = False
+    dq: bool = False
 
 
 def correct(
@@ -634,7 +637,8 @@ def _correct_one(
                 raise FrameError(f"{target}: exists already; use --overwrite, --resume or another --out")
         frame = _load(path, common)
         notes = list(_assumed(frame))
-        masks, used, warnings = _bad(frame, common, how, store, looked, weak)
+        marks: list[Marks] = []
+        masks, used, warnings = _bad(frame, common, how, store, looked, weak, marks)
         notes += warnings
         methods, edits, defects = [], [], 0
         for number, mosaic in enumerate(frame.mosaics):
@@ -651,8 +655,11 @@ def _correct_one(
         target.parent.mkdir(parents=True, exist_ok=True)
         replacing = how.out is None or how.overwrite or how.resume
         said = files.Provenance(__version__, defects, method, used.name if used else "") if how.provenance else None
-        if not files.save(frame, edits, target, overwrite=replacing, provenance=said):
-            notes.append("this file has no place for provenance; nothing was added")
+        flags = b""
+        if how.dq and any(map(len, edits)):
+            views = Lazy(len(marks), lambda n: marks[n].view())
+            flags = maps.dq_extensions(views, keys=frame.keys, per_key=_per_key(frame))
+        notes += files.save(frame, edits, target, overwrite=replacing, provenance=said, extension=flags)
         return Outcome(path, target, DONE, None, defects, defects / frame.pixels, method, used, notes=tuple(notes))
 
     return _attempt(path, work)
@@ -732,10 +739,43 @@ def _stored(frame: Frame, common: Common, store: Path) -> tuple[list[DefectMap] 
     return planes, notes + warnings, path
 
 
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """The flags of one plane's bad pixels, without the others: shape, flat places, DQ bits."""
+
+    shape: tuple[int, int]
+    places: Array
+    flags: Array
+
+    @classmethod
+    def of(cls, bad: Bool, views: Sequence[DefectMap]) -> Marks:
+        """The union of some views' flags at the pixels of a mask."""
+        places = np.flatnonzero(bad)
+        flags = np.zeros(len(places), np.int32)
+        for view in views:
+            flags |= view.dq.reshape(-1)[places]
+        return cls((bad.shape[0], bad.shape[1]), places, flags)
+
+    def view(self) -> DefectMap:
+        """All pixels' flags."""
+        whole = DefectMap.empty(self.shape)
+        whole.dq.reshape(-1)[self.places] = self.flags
+        return whole
+
+
 def _bad(
-    frame: Frame, common: Common, how: Repair, store: Path, looked: Looked | None, weak: list[DefectMap] | None
+    frame: Frame,
+    common: Common,
+    how: Repair,
+    store: Path,
+    looked: Looked | None,
+    weak: list[DefectMap] | None,
+    marks: list[Marks],
 ) -> tuple[Sequence[Bool], Path | None, list[str]]:
-    """Which pixels are bad in each plane of each moment, from which map, with warnings."""
+    """Which pixels are bad in each plane of each moment, from which map, with warnings.
+
+    With `how.dq` the flags of each plane are added to `marks` when its mask is made.
+    """
     known, notes, used = _given(frame, common, how)
     if not known and not how.maps:
         stored, notes, used = _stored(frame, common, store)
@@ -755,11 +795,14 @@ def _bad(
     def bad(number: int) -> Bool:
         mosaic = frame.mosaics[number]
         found = np.zeros(mosaic.shape, bool)
-        for planes in known:
-            found |= repairable(mosaic, planes[number].bad)
+        views = [planes[number] for planes in known]
         if how.auto:
             tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions.kind)[0]
-            found |= repairable(mosaic, tally.view(_threshold(common), common.max_false).bad)
+            views.append(tally.view(_threshold(common), common.max_false))
+        for view in views:
+            found |= repairable(mosaic, view.bad)
+        if how.dq:
+            marks.append(Marks.of(found, views))
         return found
 
     return Lazy(len(frame.mosaics), bad), used, notes

@@ -28,6 +28,9 @@ def command(
     provenance: Annotated[
         bool, typer.Option("--provenance", help="Say in the file what was done (FITS HISTORY, TIFF Software).")
     ] = False,
+    dq: Annotated[
+        bool, typer.Option("--dq", help="FITS: add the repaired pixels' flags as an extension DQ, with DQ_DEF.")
+    ] = False,
     recurse: o.Recurse = False,
     store: o.Store = None,
     threshold: o.Threshold = None,
@@ -37,6 +40,7 @@ def command(
     white: o.White = None,
     camera: o.Camera = None,
     planes: o.Planes = False,
+    hdu: o.Hdu = None,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
     dry_run: o.DryRun = False,
@@ -63,9 +67,9 @@ def command(
         raise UsageError("give --out or --in-place, not both")
     if fill not in FILLS:
         raise UsageError(f"--fill {fill}: use {', '.join(FILLS)}")
-    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, planes)
+    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, planes, hdu)
     folder = None if in_place else out or Path("repaired")
-    how = work.Repair(auto, tuple(map_files or ()), folder, method, fill, overwrite, resume, provenance)
+    how = work.Repair(auto, tuple(map_files or ()), folder, method, fill, overwrite, resume, provenance, dq)
     report = Report("repaired", as_json, quiet, verbose)
     report.follow(work.correct(paths, settings, how, store=o.store_folder(store), recurse=recurse))
     report.close()

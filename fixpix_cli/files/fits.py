@@ -9,8 +9,8 @@ A file's content decides what it is, not its name: gzip and tile compression
 also come as plain ``.fits``, where an offset into the unpacked bytes would
 read and patch the wrong ones.
 
-An image with more than two axes is a row of exposures of one sensor, unless
-the user or CTYPE3 says that they are planes.
+An image with more than two axes is a series of one sensor, unless the user or
+CTYPE3 says that its layers are planes.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from __future__ import annotations
 import contextlib
 import gzip
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..cfa import MONO
-from ..errors import FrameError, UnreadableError
-from ..mosaic import Array, Assume, Edit, Frame, Mosaic
+from ..errors import FrameError, RefusedError, UnreadableError
+from ..mosaic import Array, Assume, Edit, Frame, Lazy, Mosaic
 from . import fits_cards, fits_sign, fits_tiles, fits_words
 from .fits_gzip import is_gzip, unpacked
 from .fits_io import is_image, is_tiled, opened, places, tiled_values
-from .fits_values import STORED, Layout, Scale, native, scaling, to_store, without_blanks
+from .fits_values import STORED, Layout, Scale, scaling, to_samples, to_store
 from .fits_words import conditions_of, default_white
 
 #: Samples per byte of a compressed file; a header that claims more is damaged.
@@ -43,50 +44,80 @@ def load(path: Path, assume: Assume) -> Frame:
         stream = closing.enter_context(gzip.open(path, "rb")) if zipped else None
         found = _chosen(path, [(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu)], assume)
         main = hdus[0].header
-        mosaics: list[Mosaic] = []
-        layouts: list[Layout] = []
-        keys: list[int] = []
-        planes: list[int] = []
-        assumed: tuple[str, ...] = ()
-        for index, hdu in found:
-            header = hdu.header
-            zero, scale = scaling(path, header)
-            values, layout = _tiles(path, hdu, zero) if is_tiled(hdu) else _plain(path, hdu, zero, stream)
-            apart = assume.planes or fits_words.is_coloured(header)
-            first = max(planes, default=-1) + 1
-            for number, plane in enumerate(values):
-                samples, blank = without_blanks(
-                    native(plane, header["BITPIX"], layout.zero), header.get("BLANK"), layout.zero
-                )
-                size = number * plane.size * np.dtype(layout.stored).itemsize
-                offset = layout.offset if layout.offset < 0 else layout.offset + size
-                mosaic, assumed = _mosaic(path, samples, scale, main, header, assume)
-                mosaics.append(mosaic)
-                layouts.append(Layout(offset, layout.stored, layout.zero, blank))
-                keys.append(index)
-                planes.append(first + number if apart else first)
-        first_header = found[0][1].header
-        different = len(set(planes))
-        identity = fits_words.identity_of(main, first_header, mosaics[0], different, assume)
-        conditions = conditions_of(main, first_header)
-        before = fits_words.repaired_before(main, [hdu.header for _, hdu in found])
-        order = fits_words.row_order(main, first_header)
+        images = [_image(path, index, hdu, main, stream, assume) for index, hdu in found]
+        depths = {len(image.values) for image in images}
+        apart = assume.planes or len(depths) > 1 or any(fits_words.is_coloured(hdu.header) for _, hdu in found)
+        notes = [fits_words.repaired_before(main, [hdu.header for _, hdu in found])]
+        if len(depths) > 1 and not assume.planes:
+            notes.append("its images differ in depth: every layer is taken as a plane of its own; --hdu chooses")
+        layers = images[0].planes() if len(images) == 1 else [p for image in images for p in image.planes()]
+        moments = 1 if apart else depths.pop()
+        if moments > 1:  # the planes of a moment lie together
+            layers = [image.planes()[n] for n in range(moments) for image in images]
+        first = found[0][1].header
+        planes = len(layers) // moments
+        if moments > 1 and len({image.first.shape for image in images}) > 1:
+            raise RefusedError(f"{path}: holds series of different shapes; choose one with --hdu")
+        identity = fits_words.identity_of(main, first, [image.first for image, _ in layers[:planes]], assume)
+        conditions = conditions_of(main, first)
+        order = fits_words.row_order(main, first)
         if stream is not None:
             while stream.read(1 << 20):  # to the end: only there gzip tells damaged data by its CRC
                 pass
     return Frame(
-        tuple(mosaics),
+        tuple(map(_read, layers)) if moments == 1 else Lazy(len(layers), lambda n: _read(layers[n])),
         path,
-        tuple(keys),
+        tuple(image.key for image, _ in layers[:planes]),
         identity,
         conditions,
         "fits",
         order,
-        assumed,
-        tuple(layouts),
-        planes=tuple(planes) if different < len(planes) else (),
-        notes=(before,) if before else (),
+        images[-1].assumed,
+        tuple(image.layout_of(number) for image, number in layers),
+        moments,
+        tuple(filter(None, notes)),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One image HDU: its index, the (N, H, W) stored values, and the first plane as the mosaic that all follow."""
+
+    key: int
+    values: Array
+    bitpix: int
+    layout: Layout
+    first: Mosaic
+    assumed: tuple[str, ...]
+
+    def planes(self) -> list[tuple[Image, int]]:
+        """All planes, each as the image and its number."""
+        return [(self, number) for number in range(len(self.values))]
+
+    def layout_of(self, number: int) -> Layout:
+        """How one plane is stored."""
+        if self.layout.offset < 0:
+            return self.layout
+        size = self.first.samples.size * np.dtype(self.layout.stored).itemsize
+        return replace(self.layout, offset=self.layout.offset + number * size)
+
+
+def _image(path: Path, key: int, hdu: Any, main: Any, unzipped: Any, assume: Assume) -> Image:
+    header = hdu.header
+    zero, scale = scaling(path, header)
+    values, layout = _tiles(path, hdu, zero) if is_tiled(hdu) else _plain(path, hdu, zero, unzipped)
+    bitpix = header["BITPIX"]
+    samples = to_samples(values[0], bitpix, layout)
+    mosaic, assumed = _mosaic(path, samples, scale, main, header, assume)
+    return Image(key, values, bitpix, layout, mosaic, assumed)
+
+
+def _read(layer: tuple[Image, int]) -> Mosaic:
+    """One plane of an image."""
+    image, number = layer
+    if number == 0:
+        return image.first
+    return image.first.with_samples(to_samples(image.values[number], image.bitpix, image.layout))
 
 
 def _chosen(path: Path, images: list[tuple[int, Any]], assume: Assume) -> list[tuple[int, Any]]:
@@ -107,6 +138,7 @@ def _plain(path: Path, hdu: Any, zero: int, unzipped: Any) -> tuple[Array, Layou
     """
     header = hdu.header
     shape = _shape(path, header)
+    blank = fits_words.blank_of(header)
     if header["BITPIX"] not in STORED:
         raise UnreadableError(f"{path}: BITPIX = {header['BITPIX']} is not in the FITS standard")
     stored = np.dtype(STORED[header["BITPIX"]])
@@ -122,8 +154,13 @@ def _plain(path: Path, hdu: Any, zero: int, unzipped: Any) -> tuple[Array, Layou
         there = len(raw)
     if there < size:
         raise UnreadableError(f"{path}: is truncated: the header promises {size} bytes of pixels, {there} are there")
-    values = np.fromfile(path, stored, count, offset=offset) if unzipped is None else np.frombuffer(raw, stored)
-    return values.reshape(shape), Layout(offset, stored.str, zero)
+    if unzipped is not None:
+        values: Array = np.frombuffer(raw, stored)
+    elif shape[0] > 1:  # a series may be larger than memory
+        values = np.memmap(path, stored, "r", offset, (count,))
+    else:
+        values = np.fromfile(path, stored, count, offset=offset)
+    return values.reshape(shape), Layout(offset, stored.str, zero, blank)
 
 
 def _shape(path: Path, header: Any) -> tuple[int, int, int]:
@@ -151,7 +188,7 @@ def _tiles(path: Path, hdu: Any, zero: int) -> tuple[Array, Layout]:
     if hdu.compression_type == "PLIO_1" and zero == 32768:
         # cfitsio puts unsigned values into PLIO without the offset, which astropy does not know.
         values, zero = values.view(np.uint16), 0
-    return values, Layout(-1, values.dtype.newbyteorder(">").str, zero)
+    return values, Layout(-1, values.dtype.newbyteorder(">").str, zero, fits_words.blank_of(header))
 
 
 def _mosaic(
@@ -181,7 +218,7 @@ def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> tuple[str, 
     with unpacked(frame.source, temporary) as path:
         # From the last image to the first: one that grows moves only what lies behind it.
         for key in sorted(set(frame.keys), reverse=True):
-            mine = [n for n, own in enumerate(frame.keys) if own == key and len(edits[n])]
+            mine = [n for n in _layers(frame, key) if len(edits[n])]
             if not mine:
                 continue
             if frame.layout[mine[0]].offset < 0:
@@ -189,6 +226,11 @@ def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> tuple[str, 
             else:
                 _patch(frame, edits, mine, path, key)
     return tuple(notes)
+
+
+def _layers(frame: Frame, key: int) -> list[int]:
+    """Numbers of the mosaics that are planes of one HDU, in its order."""
+    return [n for n in range(len(frame.mosaics)) if frame.keys[n % frame.planes] == key]
 
 
 def _patch(frame: Frame, edits: Sequence[Edit], mine: Sequence[int], path: Path, key: int) -> None:
@@ -207,9 +249,7 @@ def _rewrite_tiles(frame: Frame, edits: Sequence[Edit], path: Path, key: int) ->
     """Encode the changed tiles of one image again, and read them back."""
     place = places(path)[key]
     stack, changed, start = [], [], 0
-    for n, own in enumerate(frame.keys):
-        if own != key:
-            continue
+    for n in _layers(frame, key):
         mosaic, edit, layout = frame.mosaics[n], edits[n], frame.layout[n]
         codes = to_store(mosaic.samples, layout)
         codes[edit.rows, edit.cols] = to_store(edit.values, layout)
@@ -242,6 +282,3 @@ def extend(path: Path, hdus: bytes) -> bool:
     """Add whole HDUs at the end; see `fits_sign.add_extensions`."""
     with unpacked(path, path) as plain:
         return fits_sign.add_extensions(plain, hdus)
-
-
-__all__ = ["conditions_of", "default_white", "extend", "load", "rewrite", "sign"]

@@ -16,12 +16,12 @@ from .fits_io import OURS, Place, places
 def add_cards(path: Path, provenance: Any) -> bool:
     """Add HISTORY and FPX cards to an unpacked file; False if its header has no END card.
 
-    They go into the primary header, or into that of the compressed image which
-    stands for the primary one (ZSIMPLE): funpack keeps it and drops the other.
+    They go into the primary header; where that is empty and one compressed image
+    follows, into the image's: funpack keeps that one and may drop the other.
     """
     found = places(path)
-    number = 1 if len(found) > 1 and "ZSIMPLE" in found[1].header else 0
-    place = found[number]
+    tiled = [n for n, place in enumerate(found) if "ZIMAGE" in place.header and name_of(place) not in OURS]
+    place = found[1 if tiled == [1] and not found[0].span else 0]
     with open(path, "rb") as stream:
         data = stream.read()
     header = bytearray(data[place.head : place.data])
@@ -47,6 +47,11 @@ def add_cards(path: Path, provenance: Any) -> bool:
     return True
 
 
+def name_of(place: Place) -> str:
+    """EXTNAME in capitals, or empty."""
+    return str(place.header.get("EXTNAME", "")).strip().upper()
+
+
 def _splice(path: Path, data: bytes, place: Place, header: bytes) -> None:
     with open(path, "r+b") as stream:
         stream.seek(place.head)
@@ -69,7 +74,7 @@ def _quoted(text: str) -> str:
 def add_extensions(path: Path, hdus: bytes) -> bool:
     """Put whole HDUs behind the last one of an unpacked file; False if it has a DQ extension already."""
     found = places(path)
-    if any(str(place.header.get("EXTNAME", "")).strip().upper() in OURS[:2] for place in found):
+    if any(name_of(place) in OURS[:2] for place in found):
         return False
     end = found[-1].data + found[-1].span
     with open(path, "r+b") as stream:

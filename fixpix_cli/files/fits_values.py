@@ -34,7 +34,7 @@ class Layout:
     zero : int
         BZERO of the unsigned convention, else 0.
     blank : int or None
-        The code of missing pixels, where the plane holds some.
+        The code of missing pixels, where the header names one.
     """
 
     offset: int
@@ -87,34 +87,28 @@ def scaling(path: Path, header: Any) -> tuple[int, Scale]:
     return 0, Scale(zero, step)
 
 
-def native(values: Array, bitpix: int, zero: int) -> Array:
-    """Stored values in native byte order, unsigned by `zero`."""
+def to_samples(values: Array, bitpix: int, layout: Layout) -> Array:
+    """(H, W) samples in DN, or in codes where they are scaled, from stored values of either byte order."""
     same = values.astype(values.dtype.newbyteorder("="), copy=False)
-    if not zero:
-        return same
-    target = _OFFSETS[bitpix, zero]
-    if bitpix == 8:
-        return (same ^ 0x80).view(target)
-    flip = same.dtype.type(-zero)
-    return (same ^ flip).view(target)
-
-
-def without_blanks(samples: Array, blank: int | None, zero: int) -> tuple[Array, int | None]:
-    """Floats with NaN where integer samples hold the code BLANK; unchanged, with None, where none do."""
-    if blank is None or samples.dtype.kind not in "iu":
-        return samples, None
-    missing = samples == blank + zero
+    samples = same
+    if layout.zero and bitpix == 8:
+        samples = (same ^ 0x80).view(np.int8)
+    elif layout.zero:
+        samples = (same ^ same.dtype.type(-layout.zero)).view(_OFFSETS[bitpix, layout.zero])
+    if layout.blank is None or same.dtype.kind not in "iu":
+        return np.asarray(samples)
+    missing = same == layout.blank
     if not missing.any():
-        return samples, None
+        return np.asarray(samples)
     floats = samples.astype(np.float32 if samples.dtype.itemsize <= 2 else np.float64)
     floats[missing] = np.nan
-    return floats, blank
+    return floats
 
 
 def to_store(values: Array, layout: Layout) -> Array:
     """Values in the type and byte order of the file."""
     stored = np.dtype(layout.stored)
-    if layout.blank is not None:
+    if values.dtype.kind == "f" and stored.kind in "iu":
         return _with_blanks(values, layout, stored)
     if not layout.zero:
         return values.astype(stored)
@@ -126,7 +120,9 @@ def to_store(values: Array, layout: Layout) -> Array:
 
 def _with_blanks(values: Array, layout: Layout, stored: np.dtype[Any]) -> Array:
     """Floats as codes: rounded, NaN as BLANK, and nothing else as BLANK."""
-    range_, blank = np.iinfo(stored), int(layout.blank or 0)
+    range_, blank = np.iinfo(stored), layout.blank
+    if blank is None:
+        raise ValueError("floats for an image of integers without BLANK")
     missing = ~np.isfinite(values)
     codes = np.rint(np.where(missing, 0, values.astype(np.float64))) - layout.zero
     codes = np.clip(codes, range_.min, range_.max)

@@ -65,8 +65,8 @@ def number_of(main: Any, header: Any, *keys: str) -> float | None:
     return None
 
 
-def identity_of(main: Any, header: Any, mosaic: Mosaic, planes: int, assume: Assume) -> Identity:
-    """Which camera, read out how; `mosaic` is the first plane."""
+def identity_of(main: Any, header: Any, mosaics: Sequence[Mosaic], assume: Assume) -> Identity:
+    """Which camera, read out how; `mosaics` are the planes of one moment."""
     model, serial = text_of(main, header, *_MODELS), text_of(main, header, *_SERIALS)
     if set(model.upper()) <= {"X"}:
         model = ""
@@ -76,11 +76,11 @@ def identity_of(main: Any, header: Any, mosaic: Mosaic, planes: int, assume: Ass
     return Identity(
         model=model,
         serial=serial,
-        shape=mosaic.shape,
-        cfa=mosaic.cfa.name,
+        shape=mosaics[0].shape,
+        cfa=mosaics[0].cfa.name,
         binning=(int(binning[0] or 1), int(binning[1] or 1)),
         readout=text_of(main, header, "READOUTM"),
-        planes=planes,
+        planes=len(mosaics),
     )
 
 
@@ -170,6 +170,12 @@ def default_white(samples: Array) -> float:
     finite = samples[np.isfinite(samples)]
     top = float(finite.max()) if finite.size else 1.0
     return 1.0 if top <= 1 else top
+
+
+def blank_of(header: Any) -> int | None:
+    """The code of missing pixels in an image of integers, or None."""
+    blank = number_of({}, header, "BLANK") if header["BITPIX"] > 0 else None
+    return int(blank) if blank is not None and float(blank).is_integer() else None
 
 
 def repaired_before(main: Any, headers: Sequence[Any]) -> str:
