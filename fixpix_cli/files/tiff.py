@@ -213,7 +213,9 @@ def describe(
     if white is None:
         white = float((1 << bits) - 1) if samples.dtype.kind == "u" and bits <= 16 else default_white(samples)
         assumed.append(f"white {white:g}")
-    return Mosaic(samples, cfa, black, white, active), tuple(assumed)
+    packed = samples.dtype.kind == "u" and bits < 8 * samples.dtype.itemsize
+    limit = float((1 << bits) - 1) if packed else None
+    return Mosaic(samples, cfa, black, white, active, limit), tuple(assumed)
 
 
 def cfa_of(tree: Tree, ifd: Ifd, active: Area) -> Cfa | None:
