@@ -303,6 +303,10 @@ def _detect_one(
         if map_file is not None:
             known, warnings = _fit(maps.read_mask(map_file), frame, common)
             notes += warnings
+        if frame.prior is not None:
+            listed, said = _listed(frame)
+            known = [listed | known[0] if known else listed]
+            notes.append(said)
 
         def flagged(number: int) -> DefectMap:
             mine = tallies[number].view(_threshold(common), common.max_false)
@@ -502,6 +506,7 @@ class Repair:
     fill : interpolate, noise or nan
     dq : bool
         Put the repaired pixels' flags into the output, where it is FITS.
+    dng : repair, or opcode: list the bad pixels in the DNG's OpcodeList1 and leave them as they are
     """
 
     auto: bool = False
@@ -513,6 +518,7 @@ class Repair:
     resume: bool = False
     provenance: bool = False
     dq: bool = False
+    dng: str = "repair"
 
 
 def correct(
@@ -640,6 +646,8 @@ def _correct_one(
         marks: list[Marks] = []
         masks, used, warnings = _bad(frame, common, how, store, looked, weak, marks)
         notes += warnings
+        if how.dng == "opcode" and target.suffix.lower() == ".dng":
+            return _annotated(frame, list(masks), target, common, how, used, notes)
         methods, edits, defects = [], [], 0
         for number, mosaic in enumerate(frame.mosaics):
             bad = masks[number]
@@ -663,6 +671,26 @@ def _correct_one(
         return Outcome(path, target, DONE, None, defects, defects / frame.pixels, method, used, notes=tuple(notes))
 
     return _attempt(path, work)
+
+
+def _annotated(
+    frame: Frame, bad: list[Bool], target: Path, common: Common, how: Repair, used: Path | None, notes: list[str]
+) -> Outcome:
+    """Write the bad pixels into the DNG's OpcodeList1 instead of repairing them."""
+    defects = sum(int(np.count_nonzero(plane)) for plane in bad)
+    if defects:
+        notes.append(
+            "bad pixels are listed in OpcodeList1, not repaired: Adobe's programs and darktable honour the list, "
+            "RawTherapee, dcraw and LibRaw (rawpy) ignore it"
+        )
+    if how.provenance:
+        notes.append("nothing was repaired, so --provenance added nothing")
+    if not common.dry_run:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        notes += files.annotate(frame, bad, target, overwrite=how.out is None or how.overwrite or how.resume)
+    status = PLANNED if common.dry_run else DONE
+    rate = defects / frame.pixels
+    return Outcome(frame.source, target, status, None, defects, rate, "opcode", used, notes=tuple(notes))
 
 
 def _is_finished(path: Path, target: Path, common: Common) -> bool:
@@ -790,6 +818,10 @@ def _bad(
         weak = looked.weak(common)
     if how.auto and weak is not None:
         known.append(weak * frame.moments)
+    if frame.prior is not None and (how.auto or not how.maps):
+        listed, said = _listed(frame)
+        known.append([listed])
+        notes.append(said)
     tallies = looked.tallies if looked is not None and looked.complete else ()
 
     def bad(number: int) -> Bool:
@@ -806,6 +838,13 @@ def _bad(
         return found
 
     return Lazy(len(frame.mosaics), bad), used, notes
+
+
+def _listed(frame: Frame) -> tuple[DefectMap, str]:
+    """The bad pixels that the file itself lists, and a note on them."""
+    bad = np.zeros(frame.mosaics[0].shape, bool) if frame.prior is None else frame.prior
+    found = DefectMap.of(repairable(frame.mosaics[0], bad))
+    return found, f"{len(found)} pixels that its OpcodeList1 calls bad were counted as bad"
 
 
 def _mlp() -> Any:

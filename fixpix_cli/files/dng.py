@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import RefusedError, UnreadableError
-from ..mosaic import Array, Assume, Bool, Edit, Frame
+from ..mosaic import Array, Assume, Bool, Edit, Frame, Mosaic
 from . import opcodes, segments
 from .ifd import Ifd, Tree
 from .tiff import conditions_of, describe, identity_of, opened, sign
@@ -111,8 +111,16 @@ def _codes(frame: Frame) -> Array:
     return np.stack([mosaic.samples for mosaic in frame.mosaics], axis=-1)
 
 
-def annotate(source: Path, bad: Bool, temporary: Path) -> None:
-    """Copy a DNG and list bad pixels in its OpcodeList1; no pixel changes.
+def annotate(source: Path, mosaics: Sequence[Mosaic], bad: Bool, temporary: Path) -> None:
+    """Copy a DNG (or change it, where `temporary` is `source`) and list bad pixels in its OpcodeList1.
+
+    Parameters
+    ----------
+    source, temporary : Path
+    mosaics : sequence of Mosaic
+        The planes of the frame.
+    bad : (H, W) bool array
+        Of the first and only plane.
 
     Raises
     ------
@@ -121,9 +129,8 @@ def annotate(source: Path, bad: Bool, temporary: Path) -> None:
     """
     tree = opened(source)
     ifd = _raw_ifd(tree)
-    frame = load(source, Assume())
-    mosaic = frame.mosaics[0]
-    if len(frame.mosaics) != 1 or not mosaic.is_integer or mosaic.samples.dtype.itemsize > 2:
+    mosaic = mosaics[0]
+    if len(mosaics) != 1 or not mosaic.is_integer or mosaic.samples.dtype.itemsize > 2:
         raise RefusedError(f"{source}: OpcodeList1 can name bad pixels of 16-bit mosaics only; use --dng repair")
     try:
         listed = opcodes.with_list(tree.raw(ifd, opcodes.OPCODE_LIST_1), bad, mosaic.cfa)

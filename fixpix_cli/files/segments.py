@@ -626,8 +626,9 @@ def _merged(rooms: list[tuple[int, int]], kept: set[int]) -> list[tuple[int, int
 
 
 def write(source: Path, temporary: Path, changes: Sequence[Patch]) -> None:
-    """Copy `source` and apply the patches."""
-    shutil.copyfile(source, temporary)
+    """Copy `source`, unless it is `temporary` itself, and apply the patches."""
+    if source != temporary:
+        shutil.copyfile(source, temporary)
     with open(temporary, "r+b") as stream:
         for patch in sorted(changes, key=lambda p: p.place):
             stream.seek(patch.place)
