@@ -188,7 +188,7 @@ def _lost(item: tuple[Any, ...]) -> Outcome:
 
 
 def _assumed(frame: Frame) -> tuple[str, ...]:
-    return (f"assumed {', '.join(frame.assumed)}",) if frame.assumed else ()
+    return (*frame.notes, f"assumed {', '.join(frame.assumed)}") if frame.assumed else frame.notes
 
 
 def _check_levels(frame: Frame) -> None:
@@ -303,6 +303,10 @@ def _detect_one(
         if map_file is not None:
             known, warnings = _fit(maps.read_mask(map_file), frame, common)
             notes += warnings
+        if frame.prior is not None:
+            listed, said = _listed(frame)
+            known = [listed | known[0] if known else listed]
+            notes.append(said)
 
         def flagged(number: int) -> DefectMap:
             mine = tallies[number].view(_threshold(common), common.max_false)
@@ -500,6 +504,9 @@ class Repair:
         None: in place.
     method : one of `strategy.METHODS`
     fill : interpolate, noise or nan
+    dq : bool
+        Put the repaired pixels' flags into the output, where it is FITS.
+    dng : repair, or opcode: list the bad pixels in the DNG's OpcodeList1 and leave them as they are
     """
 
     auto: bool = False
@@ -510,6 +517,8 @@ class Repair:
     overwrite: bool = False
     resume: bool = False
     provenance: bool = False
+    dq: bool = False
+    dng: str = "repair"
 
 
 def correct(
@@ -634,8 +643,11 @@ def _correct_one(
                 raise FrameError(f"{target}: exists already; use --overwrite, --resume or another --out")
         frame = _load(path, common)
         notes = list(_assumed(frame))
-        masks, used, warnings = _bad(frame, common, how, store, looked, weak)
+        marks: list[Marks] = []
+        masks, used, warnings = _bad(frame, common, how, store, looked, weak, marks)
         notes += warnings
+        if how.dng == "opcode" and target.suffix.lower() == ".dng":
+            return _annotated(frame, list(masks), target, common, how, used, notes)
         methods, edits, defects = [], [], 0
         for number, mosaic in enumerate(frame.mosaics):
             bad = masks[number]
@@ -651,11 +663,34 @@ def _correct_one(
         target.parent.mkdir(parents=True, exist_ok=True)
         replacing = how.out is None or how.overwrite or how.resume
         said = files.Provenance(__version__, defects, method, used.name if used else "") if how.provenance else None
-        if not files.save(frame, edits, target, overwrite=replacing, provenance=said):
-            notes.append("this file has no place for provenance; nothing was added")
+        flags = b""
+        if how.dq and any(map(len, edits)):
+            views = Lazy(len(marks), lambda n: marks[n].view())
+            flags = maps.dq_extensions(views, keys=frame.keys, per_key=_per_key(frame))
+        notes += files.save(frame, edits, target, overwrite=replacing, provenance=said, extension=flags)
         return Outcome(path, target, DONE, None, defects, defects / frame.pixels, method, used, notes=tuple(notes))
 
     return _attempt(path, work)
+
+
+def _annotated(
+    frame: Frame, bad: list[Bool], target: Path, common: Common, how: Repair, used: Path | None, notes: list[str]
+) -> Outcome:
+    """Write the bad pixels into the DNG's OpcodeList1 instead of repairing them."""
+    defects = sum(int(np.count_nonzero(plane)) for plane in bad)
+    if defects:
+        notes.append(
+            "bad pixels are listed in OpcodeList1, not repaired: Adobe's programs and darktable honour the list, "
+            "RawTherapee, dcraw and LibRaw (rawpy) ignore it"
+        )
+    if how.provenance:
+        notes.append("nothing was repaired, so --provenance added nothing")
+    if not common.dry_run:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        notes += files.annotate(frame, bad, target, overwrite=how.out is None or how.overwrite or how.resume)
+    status = PLANNED if common.dry_run else DONE
+    rate = defects / frame.pixels
+    return Outcome(frame.source, target, status, None, defects, rate, "opcode", used, notes=tuple(notes))
 
 
 def _is_finished(path: Path, target: Path, common: Common) -> bool:
@@ -732,10 +767,43 @@ def _stored(frame: Frame, common: Common, store: Path) -> tuple[list[DefectMap] 
     return planes, notes + warnings, path
 
 
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """The flags of one plane's bad pixels, without the others: shape, flat places, DQ bits."""
+
+    shape: tuple[int, int]
+    places: Array
+    flags: Array
+
+    @classmethod
+    def of(cls, bad: Bool, views: Sequence[DefectMap]) -> Marks:
+        """The union of some views' flags at the pixels of a mask."""
+        places = np.flatnonzero(bad)
+        flags = np.zeros(len(places), np.int32)
+        for view in views:
+            flags |= view.dq.reshape(-1)[places]
+        return cls((bad.shape[0], bad.shape[1]), places, flags)
+
+    def view(self) -> DefectMap:
+        """All pixels' flags."""
+        whole = DefectMap.empty(self.shape)
+        whole.dq.reshape(-1)[self.places] = self.flags
+        return whole
+
+
 def _bad(
-    frame: Frame, common: Common, how: Repair, store: Path, looked: Looked | None, weak: list[DefectMap] | None
+    frame: Frame,
+    common: Common,
+    how: Repair,
+    store: Path,
+    looked: Looked | None,
+    weak: list[DefectMap] | None,
+    marks: list[Marks],
 ) -> tuple[Sequence[Bool], Path | None, list[str]]:
-    """Which pixels are bad in each plane of each moment, from which map, with warnings."""
+    """Which pixels are bad in each plane of each moment, from which map, with warnings.
+
+    With `how.dq` the flags of each plane are added to `marks` when its mask is made.
+    """
     known, notes, used = _given(frame, common, how)
     if not known and not how.maps:
         stored, notes, used = _stored(frame, common, store)
@@ -750,19 +818,33 @@ def _bad(
         weak = looked.weak(common)
     if how.auto and weak is not None:
         known.append(weak * frame.moments)
+    if frame.prior is not None and (how.auto or not how.maps):
+        listed, said = _listed(frame)
+        known.append([listed])
+        notes.append(said)
     tallies = looked.tallies if looked is not None and looked.complete else ()
 
     def bad(number: int) -> Bool:
         mosaic = frame.mosaics[number]
         found = np.zeros(mosaic.shape, bool)
-        for planes in known:
-            found |= repairable(mosaic, planes[number].bad)
+        views = [planes[number] for planes in known]
         if how.auto:
             tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions.kind)[0]
-            found |= repairable(mosaic, tally.view(_threshold(common), common.max_false).bad)
+            views.append(tally.view(_threshold(common), common.max_false))
+        for view in views:
+            found |= repairable(mosaic, view.bad)
+        if how.dq:
+            marks.append(Marks.of(found, views))
         return found
 
     return Lazy(len(frame.mosaics), bad), used, notes
+
+
+def _listed(frame: Frame) -> tuple[DefectMap, str]:
+    """The bad pixels that the file itself lists, and a note on them."""
+    bad = np.zeros(frame.mosaics[0].shape, bool) if frame.prior is None else frame.prior
+    found = DefectMap.of(repairable(frame.mosaics[0], bad))
+    return found, f"{len(found)} pixels that its OpcodeList1 calls bad were counted as bad"
 
 
 def _mlp() -> Any:

@@ -91,6 +91,9 @@ class Mosaic:
         The level at which the sensor saturates.
     active : Area
         The light-sensitive pixels.
+    limit : float or None, DN
+        The greatest value that the file can hold where that is less than the stored type's (packed
+        depths, linearisation tables).
     """
 
     samples: Array
@@ -98,6 +101,7 @@ class Mosaic:
     black: tuple[tuple[float, ...], ...] = ((0.0,),)
     white: float = 65535.0
     active: Area = field(default=Area(0, 0, 0, 0))
+    limit: float | None = None
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2:
@@ -118,7 +122,7 @@ class Mosaic:
         """The least and the greatest value that the stored type can hold, in DN."""
         if self.is_integer:
             info = np.iinfo(self.samples.dtype)
-            return float(info.min), float(info.max)
+            return float(info.min), float(info.max if self.limit is None else self.limit)
         return -np.inf, np.inf
 
     def with_samples(self, samples: Array) -> Mosaic:
@@ -134,6 +138,7 @@ class Mosaic:
             cfa=self.cfa.shifted(area.top, area.left),
             black=shifted_black(self.black, area.top, area.left),
             white=self.white,
+            limit=self.limit,
         )
 
     def light(self) -> Mosaic:
@@ -205,6 +210,7 @@ class Assume:
     """What the user says where a file is silent. None: use the file, else the defaults.
 
     planes: the pages of a stack or the layers of a cube are detectors of their own, not moments of one.
+    hdu: the image HDUs of a FITS file to work on; empty: all of them.
     """
 
     cfa: Cfa | None = None
@@ -212,6 +218,7 @@ class Assume:
     white: float | None = None
     camera: str | None = None
     planes: bool = False
+    hdu: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,6 +248,10 @@ class Frame:
         The keeper's private note of where the samples lie, for the rewrite.
     moments : int
         How many moments a series has; 1 for anything else. All have the planes' shapes.
+    notes : tuple of str
+        What a user should know of the file.
+    prior : (H, W) bool array or None
+        Pixels of the frame's one plane that the file itself calls bad.
     """
 
     mosaics: Sequence[Mosaic]
@@ -253,6 +264,8 @@ class Frame:
     assumed: tuple[str, ...] = ()
     layout: Any = None
     moments: int = 1
+    notes: tuple[str, ...] = ()
+    prior: Bool | None = None
 
     @property
     def planes(self) -> int:

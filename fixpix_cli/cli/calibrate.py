@@ -27,6 +27,7 @@ def command(
     white: o.White = None,
     camera: o.Camera = None,
     planes: o.Planes = False,
+    hdu: o.Hdu = None,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
     dry_run: o.DryRun = False,
@@ -50,7 +51,7 @@ def command(
 
     if kind not in KINDS:
         raise UsageError(f"--kind {kind}: use {', '.join(KINDS)}")
-    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, planes)
+    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, planes, hdu)
     fed = work.Calibrated()
     report = Report("suspected", as_json, quiet, verbose)
     report.follow(

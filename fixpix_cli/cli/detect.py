@@ -25,6 +25,7 @@ def command(
     white: o.White = None,
     camera: o.Camera = None,
     planes: o.Planes = False,
+    hdu: o.Hdu = None,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
     dry_run: o.DryRun = False,
@@ -45,7 +46,7 @@ def command(
     from .. import jobs as work
     from ..report import Report
 
-    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, planes)
+    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, planes, hdu)
     report = Report("flagged", as_json, quiet, verbose)
     report.follow(work.detect(paths, settings, out=out, map_file=map_file, probability=probability, recurse=recurse))
     report.close()

@@ -24,6 +24,7 @@ def command(
     white: o.White = None,
     camera: o.Camera = None,
     planes: o.Planes = False,
+    hdu: o.Hdu = None,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
     dry_run: o.DryRun = False,
@@ -45,7 +46,7 @@ def command(
     from ..inject import Injection
     from ..report import Report
 
-    settings = o.common(cfa, black, white, camera, None, None, jobs, dry_run, max_memory, planes)
+    settings = o.common(cfa, black, white, camera, None, None, jobs, dry_run, max_memory, planes, hdu)
     where = Path(pattern[4:]) if pattern.startswith("map:") else None
     spec = Injection(o.fraction(rate), delta, kind, "map" if where else pattern, seed)
     report = Report("damaged", as_json, quiet, verbose)

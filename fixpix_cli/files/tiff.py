@@ -182,8 +182,7 @@ def describe(
     tree: Tree, ifd: Ifd, samples: Array, assume: Assume, bits: int, channel: int = 0
 ) -> tuple[Mosaic, tuple[str, ...]]:
     """A mosaic with what the tags, or else the user and the defaults, say of it."""
-    from .fits import _number as number_of
-    from .fits import default_white
+    from .fits_words import default_white, number_of
 
     assumed = []
     height, width = samples.shape
@@ -214,7 +213,9 @@ def describe(
     if white is None:
         white = float((1 << bits) - 1) if samples.dtype.kind == "u" and bits <= 16 else default_white(samples)
         assumed.append(f"white {white:g}")
-    return Mosaic(samples, cfa, black, white, active), tuple(assumed)
+    packed = samples.dtype.kind == "u" and bits < 8 * samples.dtype.itemsize
+    limit = float((1 << bits) - 1) if packed else None
+    return Mosaic(samples, cfa, black, white, active, limit), tuple(assumed)
 
 
 def cfa_of(tree: Tree, ifd: Ifd, active: Area) -> Cfa | None:
@@ -252,7 +253,7 @@ def identity_of(tree: Tree, ifd: Ifd, mosaics: Sequence[Mosaic], assume: Assume)
     serial = tree.text(first, 50735)
     if not (make or model):
         if cards := astro_tiff(tree):
-            from .fits import _identity as of_cards
+            from .fits_words import identity_of as of_cards
 
             return of_cards(cards, cards, mosaics, assume)
         make, model, serial = _ome_detector(tree)
@@ -278,7 +279,7 @@ def astro_tiff(tree: Tree) -> dict[str, str]:
 
 def conditions_of(tree: Tree, ifd: Ifd) -> Conditions:
     """Exposure, ISO and time from EXIF; the rest from a FITS header in the description, if there is one."""
-    from .fits import conditions_of as of_cards
+    from .fits_words import conditions_of as of_cards
 
     ome = re.search(r"<(?:\w+:)?Plane\b[^>]*", _ome(tree))
     exif = next((place.exif for place in (tree.chain[0], ifd) if place.exif), None)
@@ -307,7 +308,7 @@ def _astro_cfa(path: Path, cards: dict[str, str], samples: Array) -> Cfa | None:
     and turning an even number of rows moves them to the other diagonal. Where
     they do not tell (darks), the letters are taken as they stand.
     """
-    from .fits import _cfa as of_cards
+    from .fits_words import cfa_of as of_cards
 
     stated = of_cards(path, cards, cards, samples.shape[0]) if cards else None
     if stated is None or not stated.is_bayer or min(samples.shape) < 2:

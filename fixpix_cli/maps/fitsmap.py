@@ -12,6 +12,7 @@ of defects, not of pixels.
 from __future__ import annotations
 
 import contextlib
+import io
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ from ..mosaic import Array, Conditions, Identity
 FORMAT = 2
 FIELDS_1 = tuple(name for name in FIELDS if name not in ("support", "supported"))
 _TILE_PIXELS = 3_000_000
+_BLOCK = 2880
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +132,19 @@ def _definition_hdu() -> Any:
 
 
 def _dq_hdus(planes: Sequence[DefectMap], keys: Sequence[int], per_key: bool) -> list[Any]:
-    if per_key and len(planes) > 1:
-        return [_dq_hdu([plane], key) for plane, key in zip(planes, keys, strict=True)]
+    if per_key and len(set(keys)) > 1:
+        groups = {key: [plane for plane, own in zip(planes, keys, strict=True) if own == key] for key in keys}
+        return [_dq_hdu(group, key) for key, group in groups.items()]
     return [_dq_hdu(planes, 1)]
+
+
+def dq_extensions(planes: Sequence[DefectMap], *, keys: Sequence[int], per_key: bool) -> bytes:
+    """The ``DQ`` and ``DQ_DEF`` extensions of a FITS frame as bytes, to be put behind its images; see `write_mask`."""
+    from astropy.io import fits
+
+    stream = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), *_dq_hdus(planes, keys, per_key), _definition_hdu()]).writeto(stream)
+    return stream.getvalue()[_BLOCK:]  # an empty primary HDU takes one block
 
 
 def write_mask(
@@ -170,7 +182,7 @@ def write_mask(
     hdus = [primary, *_dq_hdus(planes, keys, per_key), _definition_hdu()]
     for number, values in enumerate(probability):
         hdu = fits.CompImageHDU(values, name="PROB", compression_type="GZIP_2")
-        hdu.header["EXTVER"] = keys[number] if per_key and len(planes) > 1 else number + 1
+        hdu.header["EXTVER"] = keys[number] if per_key and 1 < len(planes) == len(set(keys)) else number + 1
         hdus.append(hdu)
     with safe.replacing(path, overwrite=overwrite) as temporary:
         fits.HDUList(hdus).writeto(temporary, overwrite=True)
@@ -397,6 +409,7 @@ __all__ = [
     "DQ",
     "CameraMap",
     "MaskFile",
+    "dq_extensions",
     "for_frame",
     "read_map",
     "read_mask",

@@ -174,9 +174,8 @@ def test_compressed_dng_touches_only_the_tiles_with_edits(tmp_path, compression)
     one, two = opened(source), opened(target)
     a, b = (segments.raster_of(t, t.chain[0]) for t in (one, two))
     for n in range(1, len(a.offsets)):
-        assert (a.offsets[n], a.counts[n]) == (b.offsets[n], b.counts[n])
-        piece = slice(a.offsets[n], a.offsets[n] + a.counts[n])
-        assert bytes(one.data[piece]) == bytes(two.data[piece])
+        old, new = (slice(r.offsets[n], r.offsets[n] + r.counts[n]) for r in (a, b))
+        assert bytes(one.data[old]) == bytes(two.data[new])
     assert np.array_equal(files.load(target).mosaics[0].samples, after)
 
 
