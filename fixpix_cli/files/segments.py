@@ -582,10 +582,15 @@ def placed(
         if data != tree.data[homes[i] : homes[i] + len(data)]:
             result.append(Patch(homes[i], data))
         offsets[i], counts[i] = homes[i], len(data)
-    if tuple(offsets) != raster.offsets:
-        result.append(Patch(raster.offsets_entry.place, tree.pack(raster.offsets_entry, offsets)))
-    if tuple(counts) != raster.counts:
-        result.append(Patch(raster.counts_entry.place, tree.pack(raster.counts_entry, counts)))
+    end = max(end, *(homes[i] + len(made[i]) for i in made))
+    for entry, old, new in (
+        (raster.offsets_entry, raster.offsets, offsets),
+        (raster.counts_entry, raster.counts, counts),
+    ):
+        if tuple(new) != old:
+            writes = tree.renumbered(entry, new, end)
+            result += [Patch(place, data) for place, data in writes]
+            end = max(end, *(place + len(data) for place, data in writes))
     return result
 
 

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .. import safe
 from ..cfa import MONO, Cfa
 from ..errors import RefusedError, UnreadableError
 from ..mosaic import Array, Assume, Conditions, Edit, Frame, Identity, Lazy, Mosaic
@@ -71,9 +72,12 @@ class Layout:
         Raises
         ------
         UnreadableError
-            The file has become shorter.
+            The file has become shorter, or cannot be read.
         """
-        values = np.fromfile(path, self.dtype, self.size, offset=_HEADER.size + number * self.bytes)
+        try:
+            values = np.fromfile(path, self.dtype, self.size, offset=_HEADER.size + number * self.bytes)
+        except OSError as error:
+            raise UnreadableError(f"{path}: cannot be read ({safe.reason(error)})") from error
         if len(values) < self.size:
             raise UnreadableError(f"{path}: is truncated (frame {number} is missing)")
         native = values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -130,14 +130,20 @@ _ALIKE = (256, 257, 258, 262, 277, 284, 339)
 
 
 def _pages(tree: Tree) -> list[Page]:
-    """The full-size images of the file; thumbnails and transparency masks (NewSubFileType 1, 4) are none.
+    """The full-size images of the file; thumbnails and transparency masks are none.
+
+    They are told by NewSubFileType 1 and 4 and by the old SubfileType 2 (TIFF 6.0).
 
     Raises
     ------
     RefusedError
         They are of different kinds.
     """
-    full = [ifd for ifd in tree.chain if not int(tree.number(ifd, 254) or 0) & 5 and 256 in ifd.entries]
+    full = [
+        ifd
+        for ifd in tree.chain
+        if 256 in ifd.entries and not int(tree.number(ifd, 254) or 0) & 5 and tree.number(ifd, 255) != 2
+    ]
     if not full:
         raise UnreadableError(f"{tree.path}: holds no image")
     if len(full) == 1:

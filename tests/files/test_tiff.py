@@ -5,6 +5,7 @@ The variants of compression, predictor and byte order are in test_tiff_dng.py.
 
 import contextlib
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -100,6 +101,32 @@ def test_thumbnails_are_ignored_and_kept(tmp_path):
     assert np.array_equal(files.load(target).mosaics[0].samples, after)
     with tifffile.TiffFile(target) as tiff:
         assert np.array_equal(tiff.pages[1].asarray(), image()[::4, ::4])
+
+
+@pytest.mark.parametrize("rows", [100, 250], ids=["array", "in the entry"])
+def test_offsets_and_counts_that_outgrow_their_type(tmp_path, rows):
+    """Lost otherwise: files whose writer stored small byte counts as SHORT cannot be repaired."""
+    source, target = tmp_path / "a.tif", tmp_path / "o.tif"
+    before = np.full((250, 300), 7, np.uint16)
+    data = [zlib.compress(before[top : top + rows].tobytes()) for top in range(0, 250, rows)]
+    place, tags, many = 8 + sum(map(len, data)), [], len(data)
+    offsets = [8 + sum(map(len, data[:n])) for n in range(many)]
+    for tag, values in ((273, offsets), (279, [len(d) for d in data])):
+        packed = struct.pack(f"<{many}H", *values)
+        tags.append((tag, many, packed if len(packed) <= 4 else struct.pack("<I", place)))
+        data, place = ([*data, packed], place + len(packed)) if len(packed) > 4 else (data, place)
+    tags += [(t, 1, struct.pack("<H", v)) for t, v in
+             ((256, 300), (257, 250), (258, 16), (259, 8), (262, 1), (277, 1), (278, rows))]  # fmt: skip
+    entries = b"".join(struct.pack("<HHI", t, 3, n) + v.ljust(4, b"\0") for t, n, v in sorted(tags))
+    source.write_bytes(
+        struct.pack("<2sHI", b"II", 42, place) + b"".join(data) + struct.pack("<H", len(tags)) + entries + bytes(4)
+    )
+    after = np.random.default_rng(0).integers(0, 65536, before.shape).astype(np.uint16)
+    assert np.array_equal(tifffile.imread(source), before)
+    files.save(files.load(source), [Edit.between(before, after)], target)
+    assert np.array_equal(tifffile.imread(target), after) and np.array_equal(
+        files.load(target).mosaics[0].samples, after
+    )
 
 
 def test_cfa_black_and_white_tags_speak(tmp_path):
