@@ -362,13 +362,16 @@ def _pack(raster: Raster, plain: bytes, old: bytes) -> bytes:
 
     kind = raster.compression
     if kind in (DEFLATE, DEFLATE_OLD):
-        return zlib.compress(plain, {0x01: 1, 0x5E: 4, 0xDA: 9}.get(old[1], 6))
+        data = zlib.compress(plain, {0x01: 1, 0x5E: 4, 0xDA: 9}.get(old[1], 6))
+        # One byte too many sends the whole segment to the end of the file: rather take the pains.
+        return data if len(data) <= len(old) else min(data, bytes(imagecodecs.deflate_encode(plain, 12)), key=len)
     if kind == LZMA:
         return lzma.compress(plain)
     if kind == LZW:
         return bytes(imagecodecs.lzw_encode(plain))
     if kind == ZSTD:
-        return bytes(imagecodecs.zstd_encode(plain, level=9))
+        data = bytes(imagecodecs.zstd_encode(plain, level=9))
+        return data if len(data) <= len(old) else min(data, bytes(imagecodecs.zstd_encode(plain, level=19)), key=len)
     rows = len(plain) // raster.row_bytes
     width = raster.row_bytes
     return b"".join(bytes(imagecodecs.packbits_encode(plain[r * width : (r + 1) * width])) for r in range(rows))
