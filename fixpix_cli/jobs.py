@@ -27,7 +27,7 @@ from .errors import FixpixError, FrameError, NoMapError, RefusedError, StoreErro
 from .evidence import DEFAULT_THRESHOLD, Bin, Counted, Evidence, Tally
 from .inject import Injection, inject
 from .mosaic import Array, Assume, Bool, Edit, Frame, Identity, Lazy, Mosaic, digest
-from .repair import CLASSICAL, Corrector, noise_fill, repair, repairable
+from .repair import CLASSICAL, Corrector, in_tiles, noise_fill, repair, repairable
 from .score import Correction, Detection, correction, detection
 
 DONE, SKIPPED, FAILED, PLANNED = "done", "skipped", "failed", "planned"
@@ -854,17 +854,14 @@ def _repair(mosaic: Mosaic, bad: Bool, how: Repair, path: Path) -> tuple[str, Ar
 def _corrector(mosaic: Mosaic, bad: Bool, method: str) -> tuple[str, Corrector]:
     if method in CLASSICAL:
         return method, CLASSICAL[method]
-    if method == "auto" and mosaic.samples.size > strategy.MLP_PIXELS:
-        return "least-squares", CLASSICAL["least-squares"]  # without opening the net for nothing
     mlp = _mlp()
     supported = mlp.supports(mosaic.cfa)
-    if method == "mlp":
-        if supported:
-            return "mlp", mlp
+    if method == "mlp" and not supported:
         return f"least-squares (the mlp does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
-    rate = int(np.count_nonzero(bad)) / bad.size
-    choice = strategy.choose(rate, bad.size, mlp.default_up_to if supported else None)
-    return choice, mlp if choice == "mlp" else CLASSICAL[choice]
+    if method == "auto":
+        rate = int(np.count_nonzero(bad)) / bad.size
+        method = strategy.choose(rate, mlp.default_up_to if supported else None)
+    return method, CLASSICAL.get(method) or in_tiles(mlp, strategy.TILE, strategy.HALO)
 
 
 # ---------------------------------------------------------------- inject
