@@ -10,6 +10,7 @@ Nothing here prints; the faces do.
 from __future__ import annotations
 
 import glob
+import hashlib
 import re
 import time
 import zlib
@@ -662,7 +663,7 @@ def _correct_one(
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         replacing = how.out is None or how.overwrite or how.resume
-        said = files.Provenance(__version__, defects, method, used.name if used else "") if how.provenance else None
+        said = _said(common, method, defects, used) if how.provenance else None
         flags = b""
         if how.dq and any(map(len, edits)):
             views = Lazy(len(marks), lambda n: marks[n].view())
@@ -691,6 +692,20 @@ def _annotated(
     status = PLANNED if common.dry_run else DONE
     rate = defects / frame.pixels
     return Outcome(frame.source, target, status, None, defects, rate, "opcode", used, notes=tuple(notes))
+
+
+def _said(common: Common, method: str, defects: int, used: Path | None) -> files.Provenance:
+    """What a repaired file says of its repair: with which map, above which threshold, by which model."""
+    from .nets import registry
+
+    limit = f"threshold {_threshold(common):g}" if common.max_false is None else f"max-false {common.max_false:g}"
+    details = [f"fixpix {limit}"]
+    if used is not None:
+        details.append(f"fixpix map {used.name} sha256 {hashlib.sha256(used.read_bytes()).hexdigest()[:16]}")
+    for name in method.split(", "):
+        if name in registry.SHIPPED:
+            details.append(f"fixpix model {name} sha256 {registry.read(name).sha256[:16]}")
+    return files.Provenance(__version__, defects, method, used.name if used else "", tuple(details))
 
 
 def _is_finished(path: Path, target: Path, common: Common) -> bool:
@@ -837,6 +852,8 @@ def _bad(
             marks.append(Marks.of(found, views))
         return found
 
+    if frame.moments == 1:  # at once, so that the maps' flags need not be kept
+        return [bad(number) for number in range(len(frame.mosaics))], used, notes
     return Lazy(len(frame.mosaics), bad), used, notes
 
 
@@ -970,7 +987,7 @@ def _inject_one(
             overwrite=overwrite,
         )
         try:
-            files.save(frame, edits, target, overwrite=overwrite)
+            notes = (*notes, *files.save(frame, edits, target, overwrite=overwrite))
         except BaseException:
             truth.unlink(missing_ok=True)
             raise

@@ -34,13 +34,15 @@ from ..mosaic import Assume, Bool, Edit, Frame
 class Provenance:
     """What a repaired file says of itself.
 
-    version : of fixpix; pixels : repaired; method : in one word; map : name of the map file, or empty.
+    version : of fixpix; pixels : repaired; method : in one word; map : name of the map file, or empty;
+    details : further lines, for containers with room for a history.
     """
 
     version: str
     pixels: int
     method: str
     map: str = ""
+    details: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         source = f", map {self.map}" if self.map else ""
