@@ -26,7 +26,7 @@ from .defects import DefectMap
 from .errors import FixpixError, FrameError, NoMapError, RefusedError, StoreError, UnusableError, UsageError
 from .evidence import DEFAULT_THRESHOLD, Bin, Counted, Evidence, Tally
 from .inject import Injection, inject
-from .mosaic import Array, Assume, Bool, Edit, Frame, Identity, Lazy, Mosaic, digest
+from .mosaic import Array, Assume, Bool, Conditions, Edit, Frame, Identity, Lazy, Mosaic, digest
 from .repair import CLASSICAL, Corrector, in_tiles, noise_fill, repair, repairable
 from .score import Correction, Detection, correction, detection
 
@@ -210,25 +210,25 @@ def _load(path: Path, common: Common) -> Frame:
 # ---------------------------------------------------------------- detection
 
 
-def tallies_of(mosaics: Iterable[Mosaic], kind: str | None) -> list[Tally]:
+def tallies_of(mosaics: Iterable[Mosaic], conditions: Conditions) -> list[Tally]:
     """What each of some planes shows."""
-    return _told(mosaics, kind)[0]
+    return _told(mosaics, conditions)[0]
 
 
-def _told(mosaics: Iterable[Mosaic], kind: str | None) -> tuple[list[Tally], str]:
+def _told(mosaics: Iterable[Mosaic], conditions: Conditions) -> tuple[list[Tally], str]:
     """What each of some planes shows, and by what method."""
     tallies, methods = [], []
     for mosaic in mosaics:
-        found = _detected(mosaic, kind)
+        found = _detected(mosaic, conditions)
         tallies.append(Tally.of(mosaic, found.probability, found.rate))
         methods.append(found.method)
     return tallies, _methods(methods)
 
 
-def _detected(mosaic: Mosaic, kind: str | None) -> classical.Detection:
+def _detected(mosaic: Mosaic, conditions: Conditions) -> classical.Detection:
     from .nets.detectors import detect
 
-    return detect(mosaic, kind)
+    return detect(mosaic, conditions.kind, conditions.exposure)
 
 
 def _methods(of_planes: Iterable[str]) -> str:
@@ -251,7 +251,7 @@ def _evidence_of(frame: Frame, kind: str | None, known: frozenset[str]) -> tuple
         mark = digest(mosaics)
         if mark in known or mark in counted:
             continue
-        told, method = _told(mosaics, conditions.kind)
+        told, method = _told(mosaics, conditions)
         methods.append(method)
         for plane, tally in enumerate(told):
             key = (plane, bin_)
@@ -295,7 +295,7 @@ def _detect_one(
             return Outcome(path, target, PLANNED, notes=_assumed(frame))
         tallies, images, methods, notes = [], [], [], list(_assumed(frame))
         for mosaic in frame.mosaics:
-            found = _detected(mosaic, frame.conditions.kind)
+            found = _detected(mosaic, frame.conditions)
             methods.append(found.method)
             tallies.append(Tally.of(mosaic, found.probability, found.rate))
             if probability:
@@ -575,7 +575,7 @@ class Looked:
         each: list[Tally] = []
         remembered, complete = 0, True
         for number in range(frame.moments):
-            told = tallies_of(frame.moment(number), frame.conditions.kind)
+            told = tallies_of(frame.moment(number), frame.conditions)
             sums = [a + b for a, b in zip(sums, told, strict=True)] if sums else told
             remembered += sum(len(t.entries) for t in told)
             complete = remembered <= _REMEMBERED
@@ -844,7 +844,7 @@ def _bad(
         found = np.zeros(mosaic.shape, bool)
         views = [planes[number] for planes in known]
         if how.auto:
-            tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions.kind)[0]
+            tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions)[0]
             views.append(tally.view(_threshold(common), common.max_false))
         for view in views:
             found |= repairable(mosaic, view.bad)
