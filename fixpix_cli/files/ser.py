@@ -172,7 +172,7 @@ def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> None:
     layout: Layout = frame.layout
     size = np.dtype(layout.dtype).itemsize
     shutil.copyfile(frame.source, temporary)
-    with open(temporary, "r+b", buffering=0) as stream:
+    with open(temporary, "r+b") as stream:
         for number in range(layout.frames):
             mine = edits[number * layout.samples : (number + 1) * layout.samples]
             places = [(e.rows * layout.width + e.cols) * layout.samples + n for n, e in enumerate(mine)]

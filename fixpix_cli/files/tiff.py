@@ -65,7 +65,7 @@ def load(path: Path, assume: Assume) -> Frame:
     moments = 1 if assume.planes else len(pages)
     if moments > 1:  # all moments are of one camera: what the first one says goes for all
         assume = replace(assume, cfa=first[0].cfa, white=first[0].white)
-    read = Lazy(len(pages), lambda number: _planes(tree, pages[number], colours, assume)[0])
+    read = Lazy(len(pages), lambda number: _planes(tree, pages[number], colours, assume)[0], first)
     mosaics: Sequence[Mosaic] = first
     if len(pages) > 1:
         mosaics = Lazy(len(pages) * colours, lambda number: read[number // colours][number % colours])

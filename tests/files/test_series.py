@@ -1,5 +1,6 @@
 """Series: stacks of TIFF pages and SER videos are moments of one camera."""
 
+import contextlib
 import struct
 
 import numpy as np
@@ -9,7 +10,7 @@ from conftest import json_lines
 
 from fixpix_cli import files, maps
 from fixpix_cli.cfa import MONO, RGGB, Cfa
-from fixpix_cli.errors import RefusedError, UnreadableError
+from fixpix_cli.errors import FixpixError, RefusedError, UnreadableError
 from fixpix_cli.mosaic import Assume, Edit, Lazy
 
 T, SHAPE = 5, (60, 80)
@@ -215,6 +216,28 @@ def test_damaged_videos_are_named(tmp_path):
             files.load(path)
     with pytest.raises(UnreadableError, match="5 would fit"):
         files.load(ser(path, stack(), count=0, stamps=False))
+
+
+@pytest.mark.parametrize("kind", ["ij.tif", "zip.tif", "ser"])
+def test_fuzzed_series_raise_our_errors_only(tmp_path, kind):
+    """Lost otherwise: a flipped bit in one video of a batch stops the others, or fills the memory."""
+    path = tmp_path / f"a.{kind}"
+    if kind == "ser":
+        ser(path, stack()[:2])
+    elif kind == "ij.tif":
+        tifffile.imwrite(path, stack()[:3], imagej=True, truncate=True)
+    else:
+        tifffile.imwrite(path, stack()[:3], photometric="minisblack", compression="zlib")
+    whole = path.read_bytes()
+    rng = np.random.default_rng(4)
+    for n in range(80):
+        bad = bytearray(whole)
+        for place in rng.integers(0, 200 if n % 2 else len(bad), int(rng.choice([1, 4, 20]))):
+            bad[place] = int(rng.integers(0, 256))
+        path.write_bytes(bad[: int(rng.integers(1, len(bad)))] if n % 5 == 0 else bad)
+        with contextlib.suppress(FixpixError):
+            frame = files.load(path)
+            assert sum(m.samples.size for m in frame.mosaics) == frame.pixels
 
 
 @pytest.mark.parametrize("kind", ["tif", "ser"])
