@@ -362,7 +362,8 @@ def _pack(raster: Raster, plain: bytes, old: bytes) -> bytes:
 
     kind = raster.compression
     if kind in (DEFLATE, DEFLATE_OLD):
-        return zlib.compress(plain, {0x01: 1, 0x5E: 4, 0xDA: 9}.get(old[1], 6))
+        packed = zlib.compress(plain, {0x01: 1, 0x5E: 4, 0xDA: 9}.get(old[1], 6))
+        return packed if len(packed) <= len(old) else zlib.compress(plain, 9)
     if kind == LZMA:
         return lzma.compress(plain)
     if kind == LZW:
