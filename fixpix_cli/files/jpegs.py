@@ -141,7 +141,7 @@ def check_ljpeg(data: bytes, header: Ljpeg, pixels: Array) -> None:
     end = data.rfind(b"\xff\xd9")
     if end < header.start:
         raise ValueError("truncated JPEG, its end marker is missing")
-    if header.restart or header.shift:
+    if header.restart:
         return  # differences then start anew within the tile; no camera writes that
     coded = end - header.start - data.count(b"\xff\x00", header.start, end)
     pixels = pixels.astype(np.uint16, copy=False)

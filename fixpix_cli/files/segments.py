@@ -431,7 +431,7 @@ def _ljpeg_decode(path: Path, raster: Raster, shape: tuple[int, int, int], data:
     if header.shift:
         raise RefusedError(f"{path}: JPEG with a point transform is not handled")
     # Truncated entropy data decodes silently into wrong pixels: demand the end marker and every bit.
-    if b"\xff\xd9" not in data[-16:]:
+    if b"\xff\xd9" not in (data[-16:] if header.restart else data):
         raise ValueError("truncated JPEG, its end marker is missing")
     block = np.asarray(imagecodecs.jpeg8_decode(data)).reshape(height, width, components)
     if not proven:
