@@ -77,6 +77,7 @@ class Common:
     max_false: float | None = None
     jobs: int = 1
     dry_run: bool = False
+    budget: workers.Budget = field(default_factory=workers.Budget)
 
 
 # ---------------------------------------------------------------- inputs and outputs
@@ -172,19 +173,16 @@ def _attempt(path: Path, work: Callable[[], Outcome]) -> Outcome:
     except FixpixError as error:
         outcome = Outcome(path, status=FAILED, error=str(error), exit_code=error.exit_code)
     except MemoryError:
-        error_text = f"{path}: needs more memory than there is; use --jobs 1"
-        outcome = Outcome(path, status=FAILED, error=error_text, exit_code=1)
+        raise  # the worker's leader knows the limit, and whether there is more to try with
     except Exception as error:  # the one broad net: a fault of ours may not stop a batch either
         error_text = f"{path}: internal error, please report it ({type(error).__name__}: {error})"
         outcome = Outcome(path, status=FAILED, error=error_text, exit_code=1)
     return replace(outcome, seconds=round(time.perf_counter() - start, 4))
 
 
-def _lost(item: tuple[Any, ...]) -> Outcome:
+def _lost(item: tuple[Any, ...], why: str) -> Outcome:
     path = item[0]
-    return Outcome(
-        path, status=FAILED, error=f"{path}: the worker process died on it (memory?); try --jobs 1", exit_code=1
-    )
+    return Outcome(path, status=FAILED, error=f"{path}: {why}", exit_code=1)
 
 
 def _assumed(frame: Frame) -> tuple[str, ...]:
@@ -265,7 +263,7 @@ def detect(
     if not common.dry_run:
         safe.ensure_folder(out)
     items = [(s.path, t, common, map_file, probability, overwrite) for s, t in zip(sources, targets, strict=True)]
-    yield from workers.run(_detect_one, items, common.jobs, _lost)
+    yield from workers.run(_detect_one, items, common.jobs, common.budget, _lost)
 
 
 def _detect_one(
@@ -345,7 +343,7 @@ def calibrate(
     items = [(s.path, common, kind, map_file, store) for s in sources]
     count = 0
     for outcome, evidence, identity in workers.run(
-        _calibrate_one, items, common.jobs, lambda item: (_lost(item), None, None)
+        _calibrate_one, items, common.jobs, common.budget, lambda item, why: (_lost(item, why), None, None)
     ):
         if evidence is None:
             if outcome.status == SKIPPED and outcome.map is not None and outcome.map not in result.maps:
@@ -375,10 +373,10 @@ def _one_camera(sources: Sequence[Source], common: Common, map_file: Path) -> No
     if map_file.exists():
         identity = maps.read_map(map_file).identity
         cameras[maps.key_of(identity)] = (map_file, identity)
-    for source in sources:
-        try:
-            identity = files.load(source.path, common.assume).identity
-        except FixpixError:
+    items = [(s.path, common) for s in sources]
+    told = workers.run(_identity_one, items, common.jobs, common.budget, lambda item, why: None)
+    for source, identity in zip(sources, told, strict=True):
+        if identity is None:
             continue  # reported as this frame's failure when its turn comes
         cameras.setdefault(maps.key_of(identity), (source.path, identity))
         if len(cameras) > 1:
@@ -387,6 +385,13 @@ def _one_camera(sources: Sequence[Source], common: Common, map_file: Path) -> No
                 f"two cameras into one map: {a} is {_describe(one)}, {b} is {_describe(two)}; "
                 "give one --map per camera, or none to use the store"
             )
+
+
+def _identity_one(path: Path, common: Common) -> Identity | None:
+    try:
+        return files.load(path, common.assume).identity
+    except FixpixError:
+        return None
 
 
 def _describe(identity: Identity) -> str:
@@ -509,7 +514,7 @@ def correct(
         (s.path, t, common, how, store, remembered.get(s.path), weak.get(_camera_key(remembered.get(s.path))))
         for s, t in zip(sources, targets, strict=True)
     ]
-    yield from workers.run(_correct_one, items, common.jobs, _lost)
+    yield from workers.run(_correct_one, items, common.jobs, common.budget, _lost)
 
 
 @dataclass(frozen=True, eq=False)
@@ -534,7 +539,8 @@ def _look(sources: Sequence[Source], common: Common) -> tuple[dict[Path, Looked]
     remembered: dict[Path, Looked] = {}
     sums: dict[str, list[Tally]] = {}
     items = [(s.path, common) for s in sources]
-    for source, looked in zip(sources, workers.run(_look_one, items, common.jobs, lambda item: None), strict=True):
+    found = workers.run(_look_one, items, common.jobs, common.budget, lambda item, why: None)
+    for source, looked in zip(sources, found, strict=True):
         if looked is None:
             continue
         if looked.key in sums:
@@ -555,7 +561,7 @@ def _look_one(path: Path, common: Common) -> Looked | None:
     try:
         frame = _load(path, common)
         return Looked(maps.key_of(frame.identity), tuple(tallies_of(frame)), True)
-    except (FixpixError, MemoryError):
+    except FixpixError:
         return None  # the second pass meets the same error and reports it
 
 
@@ -762,7 +768,7 @@ def inject_frames(
     if not common.dry_run:
         safe.ensure_folder(out)
     items = [(s.path, t, common, spec, where, per_frame, overwrite) for s, t in zip(sources, targets, strict=True)]
-    yield from workers.run(_inject_one, items, common.jobs, _lost)
+    yield from workers.run(_inject_one, items, common.jobs, common.budget, _lost)
 
 
 def _inject_one(
@@ -856,29 +862,43 @@ def evaluate(
     }
     if not truths:
         raise UsageError(f"{truth}: holds no *.truth.fits; make some with `fixpix inject`")
-    indexes = [_by_stem(clean), _by_stem(repaired)] if clean and repaired else []
-    for stem, path in truths.items():
-        kept: list[Any] = []
-
-        def work(stem: str = stem, path: Path = path, kept: list[Any] = kept) -> Outcome:
-            flags = maps.read_mask(path).planes
-            count, pixels = sum(map(len, flags)), sum(f.dq.size for f in flags)
-            if masks is not None:
-                kept.append(_score_mask(flags, _required(masks / f"{stem}.mask.fits"), _optional(ignore, stem)))
-            else:
-                one, two = (
-                    _paired(index, stem, folder) for index, folder in zip(indexes, (clean, repaired), strict=True)
-                )
-                kept.append(_score_repair(flags, one, two, common))
-            return Outcome(path, None, DONE, None, count, count / pixels, metrics=kept[0].ratios())
-
-        outcome = _attempt(path, work)
-        if kept and outcome.status == DONE:
-            if isinstance(kept[0], Detection):
-                result.detection += kept[0]
-            else:
-                result.correction += kept[0]
+    pairs = [(index, folder) for folder in (clean, repaired) if folder is not None for index in [_by_stem(folder)]]
+    items = [
+        (path, stem, common, masks, ignore, tuple((index.get(stem), folder) for index, folder in pairs))
+        for stem, path in truths.items()
+    ]
+    for outcome, score in workers.run(
+        _evaluate_one, items, common.jobs, common.budget, lambda item, why: (_lost(item, why), None)
+    ):
+        if isinstance(score, Detection):
+            result.detection += score
+        elif isinstance(score, Correction):
+            result.correction += score
         yield outcome
+
+
+def _evaluate_one(
+    path: Path,
+    stem: str,
+    common: Common,
+    masks: Path | None,
+    ignore: Path | None,
+    pair: tuple[tuple[Path | None, Path], ...],
+) -> tuple[Outcome, Detection | Correction | None]:
+    kept: list[Detection | Correction] = []
+
+    def work() -> Outcome:
+        flags = maps.read_mask(path).planes
+        count, pixels = sum(map(len, flags)), sum(f.dq.size for f in flags)
+        if masks is not None:
+            kept.append(_score_mask(flags, _required(masks / f"{stem}.mask.fits"), _optional(ignore, stem)))
+        else:
+            one, two = (_paired(frame, stem, folder) for frame, folder in pair)
+            kept.append(_score_repair(flags, one, two, common))
+        return Outcome(path, None, DONE, None, count, count / pixels, metrics=kept[0].ratios())
+
+    outcome = _attempt(path, work)
+    return outcome, kept[0] if kept and outcome.status == DONE else None
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
@@ -889,10 +909,10 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _paired(index: dict[str, Path], stem: str, folder: Path | None) -> Path:
-    if stem not in index:
+def _paired(frame: Path | None, stem: str, folder: Path) -> Path:
+    if frame is None:
         raise FrameError(f"{folder}: holds no frame named {stem}.*")
-    return index[stem]
+    return frame
 
 
 def _required(path: Path) -> Path:

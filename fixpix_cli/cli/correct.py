@@ -38,6 +38,7 @@ def command(
     camera: o.Camera = None,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
+    max_time: o.MaxTime = None,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -54,6 +55,7 @@ def command(
       fixpix correct *.dng --auto --out clean
       fixpix correct a.fits --map camera.map.fits --in-place
     """
+    o.start()
     from .. import jobs as work
     from ..errors import UsageError
     from ..report import Report
@@ -62,7 +64,7 @@ def command(
         raise UsageError("give --out or --in-place, not both")
     if fill not in FILLS:
         raise UsageError(f"--fill {fill}: use {', '.join(FILLS)}")
-    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory)
+    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time)
     folder = None if in_place else out or Path("repaired")
     how = work.Repair(auto, tuple(map_files or ()), folder, method, fill, overwrite, resume, provenance)
     report = Report("repaired", as_json, quiet, verbose)
