@@ -10,6 +10,7 @@ Nothing here prints; the faces do.
 from __future__ import annotations
 
 import glob
+import os
 import re
 import time
 import zlib
@@ -111,16 +112,19 @@ def find(paths: Sequence[str | Path], *, recurse: bool = False, exclude: Sequenc
         A path does not exist, a glob matches nothing, or there is nothing to read.
     """
     found: dict[Path, Source] = {}
+    left_out: list[Path] = []
     barred = [folder.resolve() for folder in exclude]
 
     def take(path: Path, below: Path) -> None:
         real = path.resolve()
-        if not any(real.is_relative_to(folder) for folder in barred):
+        if any(real.is_relative_to(folder) for folder in barred):
+            left_out.append(path)
+        else:
             found.setdefault(real, Source(path, below))
 
     for text in map(str, paths):
         path = Path(text)
-        if path.exists():
+        if path.exists() or path.is_symlink():
             matches = [path]
         elif glob.has_magic(text):
             matches = [Path(p) for p in sorted(glob.glob(text, recursive=recurse), key=_natural)]
@@ -134,12 +138,16 @@ def find(paths: Sequence[str | Path], *, recurse: bool = False, exclude: Sequenc
                 inside = sorted(match.glob(pattern), key=lambda p: _natural(str(p)))
                 for child in inside:
                     hidden = any(part.startswith(".") for part in child.relative_to(match).parts)
-                    if child.is_file() and not hidden and files.is_supported(child):
+                    # A pipe, a socket or a broken link by a frame's name is taken, too, and fails by its name.
+                    folder_of_frames = recurse and child.is_dir()
+                    if not hidden and not folder_of_frames and files.is_supported(child):
                         take(child, child.relative_to(match).parent)
             elif not match.name.lower().endswith(files.SIDECARS) and not (
                 match.name.startswith(".") and len(matches) > 1
             ):
                 take(match, Path())
+    if not found and left_out:
+        raise UsageError(f"{left_out[0]}: lies in the output folder itself; choose another --out, or use --in-place")
     if not found:
         raise UsageError(f"nothing to read in {', '.join(map(str, paths))}")
     return list(found.values())
@@ -151,10 +159,14 @@ def plan(sources: Sequence[Source], folder: Path, name: Callable[[Path], str]) -
     Raises
     ------
     UsageError
-        Two inputs would have one output name.
+        Two inputs would have one output name, or an output is one of the inputs (by a link, say).
     """
     targets = [folder / source.below / name(source.path) for source in sources]
     first: dict[str, Path] = {}
+    originals = {os.path.realpath(source.path) for source in sources}
+    for target in targets:
+        if os.path.realpath(target) in originals:
+            raise UsageError(f"{target}: is one of the frames to read; choose another --out")
     for source, target in zip(sources, targets, strict=True):
         key = str(target).casefold()
         if key in first:
@@ -577,15 +589,15 @@ def _correct_one(
     def work() -> Outcome:
         if how.out is None and files.is_native(path):
             raise RefusedError(f"{path}: a camera raw cannot be rewritten in place; use --out, the result is a DNG")
-        if target.exists() and how.out is not None and not how.overwrite and not common.dry_run:
-            if how.resume and _is_finished(path, target, common):
-                return Outcome(path, target, SKIPPED, method="done before")
-            if not how.resume:
-                raise FrameError(f"{target}: exists already; use --overwrite, --resume or another --out")
+        existing = how.out is not None and target.exists() and not how.overwrite and not common.dry_run
+        if existing and not how.resume:
+            raise FrameError(f"{target}: exists already; use --overwrite, --resume or another --out")
         frame = _load(path, common)
         notes = list(_assumed(frame))
         masks, used, warnings = _bad(frame, common, how, store, looked, weak)
         notes += warnings
+        if existing and _is_finished(frame, target, common, how, masks):
+            return Outcome(path, target, SKIPPED, method="done before, verified", map=used, notes=tuple(notes))
         methods, edits, defects = [], [], 0
         for mosaic, bad in zip(frame.mosaics, masks, strict=True):
             method, samples = _repair(mosaic, bad, how, path)
@@ -607,14 +619,29 @@ def _correct_one(
     return _attempt(path, work)
 
 
-def _is_finished(path: Path, target: Path, common: Common) -> bool:
-    """True if `target` is a whole file that carries the input's time and shape."""
+def _is_finished(frame: Frame, target: Path, common: Common, how: Repair, masks: Sequence[Bool]) -> bool:
+    """True if `target` is whole and holds this frame's pixels with those of `masks` repaired, and no others.
+
+    A bad pixel that has its old value may have been repaired to just that: then the repair itself decides.
+    """
     try:
-        before, after = files.load(path, common.assume), files.load(target, common.assume)
+        after = files.load(target, common.assume)
     except FixpixError:
         return False
-    same = [m.shape for m in before.mosaics] == [m.shape for m in after.mosaics]
-    return same and path.stat().st_mtime_ns == target.stat().st_mtime_ns
+    if [(m.shape, m.samples.dtype) for m in frame.mosaics] != [(m.shape, m.samples.dtype) for m in after.mosaics]:
+        return False
+    repacked = files.is_native(frame.source) or frame.source.suffix.lower() == ".gz"
+    if not repacked and target.stat().st_size < frame.source.stat().st_size:  # cut short behind its pixels
+        return False
+    for mosaic, there, bad in zip(frame.mosaics, after.mosaics, masks, strict=True):
+        changed = Edit.between(mosaic.samples, there.samples)
+        if not bad[changed.rows, changed.cols].all():
+            return False
+        if len(changed) < np.count_nonzero(bad):
+            _, samples = _repair(mosaic, bad, how, frame.source)
+            if len(Edit.between(samples, there.samples)):
+                return False
+    return True
 
 
 def _fit(mask: maps.MaskFile, frame: Frame, common: Common) -> tuple[list[DefectMap], list[str]]:
@@ -626,7 +653,10 @@ def _fit(mask: maps.MaskFile, frame: Frame, common: Common) -> tuple[list[Defect
                 f"{frame.source}: is of {mine.camera}, the map {mask.path} of {theirs.camera}; "
                 "give that camera's map, or --camera to state the camera yourself"
             )
-    return maps.for_frame(mask, [m.shape for m in frame.mosaics], frame.row_order)
+    try:
+        return maps.for_frame(mask, [m.shape for m in frame.mosaics], frame.row_order)
+    except FrameError as error:
+        raise type(error)(f"{frame.source}: {error}") from error
 
 
 def _given(frame: Frame, common: Common, how: Repair) -> tuple[list[list[DefectMap]], list[str], Path | None]:

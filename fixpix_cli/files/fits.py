@@ -50,6 +50,8 @@ class Layout:
 _PACKERS = {b"BZh": "bzip2", b"PK\x03\x04": "zip", b"\xfd7zXZ": "xz", b"\x1f\x9d": "compress"}
 #: Samples per byte of a compressed file; a header that claims more is damaged.
 _MOST_PER_BYTE = 2000
+#: Bytes that a gunzipped file may hold behind its images: this many, and so many for each of its own bytes.
+_MOST_BEHIND, _BEHIND_PER_BYTE = 64 << 20, 100
 
 
 def _is_gzip(path: Path) -> bool:
@@ -87,7 +89,7 @@ def _opened(path: Path) -> Iterator[Any]:
                 yield hdus
     except (
         *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError),
-        *(MemoryError, zlib.error, fits.VerifyError),
+        *(zlib.error, fits.VerifyError),
     ) as error:
         raise UnreadableError(f"{path}: is damaged or not FITS ({_first_line(error)})") from error
     except OSError as error:
@@ -133,8 +135,7 @@ def load(path: Path, assume: Assume) -> Frame:
         conditions = conditions_of(main, first)
         order = _text(main, first, "ROWORDER").upper()
         if unpacked is not None:
-            while unpacked.read(1 << 20):  # to the end: only there gzip tells damaged data by its CRC
-                pass
+            _to_the_end(path, unpacked)
     return Frame(
         tuple(mosaics),
         path,
@@ -146,6 +147,21 @@ def load(path: Path, assume: Assume) -> Frame:
         assumed,
         tuple(layouts),
     )
+
+
+def _to_the_end(path: Path, unpacked: Any) -> None:
+    """Read the rest of a gunzipped stream: only its end tells damaged data, by a CRC.
+
+    Raises
+    ------
+    UnreadableError
+        Far more follows than a file of this size would hold behind its images.
+    """
+    most = _MOST_BEHIND + _BEHIND_PER_BYTE * path.stat().st_size
+    while block := unpacked.read(1 << 20):
+        most -= len(block)
+        if most < 0:
+            raise UnreadableError(f"{path}: unpacks to far more than its images; unpack it yourself if you trust it")
 
 
 def _is_tiled(hdu: Any) -> bool:
@@ -205,6 +221,8 @@ def _compressed(path: Path, hdu: Any) -> Array:
         raise UnreadableError(f"{path}: claims {shape[1]} x {shape[0]} pixels, too many for a file of {size} bytes")
     try:
         values = np.asarray(hdu.data)
+    except MemoryError:
+        raise
     except Exception as error:  # the codecs raise classes of their own, which astropy does not publish
         raise UnreadableError(f"{path}: a compressed tile is damaged ({_first_line(error)})") from error
     if values.shape != shape:

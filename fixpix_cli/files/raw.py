@@ -31,6 +31,8 @@ _CODES = {"R": 0, "G": 1, "B": 2, "C": 3, "M": 4, "Y": 5, "W": 6}
 #: XYZ (D65) to linear sRGB, for cameras of which LibRaw knows no matrix (IEC 61966-2-1).
 _SRGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
 _TILE = 256
+#: Pixels per byte of a camera raw at most: one bit each, the shortest code there is.
+_MOST_PER_BYTE = 8
 
 
 @contextlib.contextmanager
@@ -40,6 +42,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
     try:
         with rawpy.imread(str(path)) as raw:
+            _check_size(path, raw.sizes)  # before LibRaw makes room for the pixels
             yield raw
     except rawpy.LibRawFileUnsupportedError as error:
         raise UnreadableError(f"{path}: is damaged, or a camera raw that LibRaw does not know") from error
@@ -47,6 +50,15 @@ def _opened(path: Path) -> Iterator[Any]:
         text = error.args[0] if error.args else ""
         words = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
         raise UnreadableError(f"{path}: is damaged or truncated (LibRaw: {words or type(error).__name__})") from error
+
+
+def _check_size(path: Path, sizes: Any) -> None:
+    """Refuse a header that claims more pixels than a lossless code can put into the file's bytes."""
+    size = path.stat().st_size
+    if sizes.raw_width * sizes.raw_height > size * _MOST_PER_BYTE:
+        raise UnreadableError(
+            f"{path}: claims {sizes.raw_width} x {sizes.raw_height} pixels, too many for a file of {size} bytes"
+        )
 
 
 def load(path: Path, assume: Assume) -> Frame:
