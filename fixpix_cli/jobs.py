@@ -116,7 +116,7 @@ def find(paths: Sequence[str | Path], *, recurse: bool = False, exclude: Sequenc
     barred = [folder.resolve() for folder in exclude]
 
     def take(path: Path, below: Path) -> None:
-        real = path.resolve()
+        real = Path(os.path.realpath(path))  # Path.resolve raises on links that run in a circle
         if any(real.is_relative_to(folder) for folder in barred):
             left_out.append(path)
         else:
@@ -453,14 +453,29 @@ def _flush(pending: dict[Path, list[Any]], common: Common, result: Calibrated) -
         unique: dict[str, Evidence] = {}
         for _, evidence, _ in waiting:
             unique.setdefault(next(iter(evidence.frames)), evidence)
-        camera, known = maps.add(
-            target, identity, list(unique.values()), row_order=row_order, threshold=_threshold(common), keys=keys
-        )
+        settings = {"row_order": row_order, "threshold": _threshold(common), "keys": keys}
+        misfits: set[str] = set()
+        try:
+            camera, known = maps.add(target, identity, list(unique.values()), **settings)
+        except ValueError:  # a further image of one of them has another size: add them one by one
+            known = set()
+            for digest, evidence in unique.items():
+                try:
+                    camera, again = maps.add(target, identity, [evidence], **settings)
+                    known |= again
+                except ValueError:
+                    misfits.add(digest)
+                    camera = maps.read_map(target)
         result.maps[target] = camera
         seen: set[str] = set()
         for outcome, evidence, _ in waiting:
             digest = next(iter(evidence.frames))
-            if digest in known or digest in seen:
+            if digest in misfits:
+                error = (
+                    f"{outcome.path}: its images have other sizes than those that {target} counted; give another --map"
+                )
+                outcome = replace(outcome, output=None, status=FAILED, error=error, defects=0, rate=0.0, exit_code=1)
+            elif digest in known or digest in seen:
                 outcome = replace(outcome, status=SKIPPED, output=None, defects=0, rate=0.0, method="already counted")
             seen.add(digest)
             yield outcome
