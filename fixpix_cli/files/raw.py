@@ -46,6 +46,8 @@ def _opened(path: Path) -> Iterator[Any]:
             yield raw
     except rawpy.LibRawFileUnsupportedError as error:
         raise UnreadableError(f"{path}: is damaged, or a camera raw that LibRaw does not know") from error
+    except rawpy.LibRawUnsufficientMemoryError as error:
+        raise MemoryError(f"{path}: LibRaw") from error
     except rawpy.LibRawError as error:
         text = error.args[0] if error.args else ""
         words = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
