@@ -47,6 +47,7 @@ def command(
     hdu: o.Hdu = None,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
+    max_time: o.MaxTime = None,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -64,6 +65,7 @@ def command(
       fixpix correct a.fits --map camera.map.fits --in-place
       fixpix correct *.dng --dng opcode --out listed
     """
+    o.start()
     from .. import jobs as work
     from ..errors import UsageError
     from ..report import Report
@@ -74,7 +76,9 @@ def command(
         raise UsageError(f"--fill {fill}: use {', '.join(FILLS)}")
     if dng not in DNGS:
         raise UsageError(f"--dng {dng}: use {', '.join(DNGS)}")
-    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, planes, hdu)
+    settings = o.common(
+        cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time, planes=planes, hdu=hdu
+    )
     folder = None if in_place else out or Path("repaired")
     how = work.Repair(auto, tuple(map_files or ()), folder, method, fill, overwrite, resume, provenance, dq, dng)
     report = Report("repaired", as_json, quiet, verbose)
