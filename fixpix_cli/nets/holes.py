@@ -43,7 +43,7 @@ class CnnCorrector:
             "window": ("n", holes.LAYERS, "h", "w"),
             "about": ("n", holes.ABOUT),
         }
-        return cls(registry.open_model(name, "correct", "cnn", holes.NORMALISATION, inputs, threads))
+        return cls(registry.open_model(name, "correct", "cnn", {holes.NORMALISATION: inputs}, threads))
 
     def supports(self, cfa: Cfa) -> bool:
         """Whether the net knows this pattern: mono and Bayer; not X-Trans, not Quad-Bayer."""
