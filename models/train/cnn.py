@@ -291,7 +291,7 @@ def main() -> None:
         path = shipping.write(*shipped(net, settings, facts, [], folder))
     rows = measure(path, folder)
     print_table(rows)
-    plot(rows, shipping.HERE / "plots" / "holes.png")
+    plot(rows, shipping.MODELS.parent / "docs" / "holes.png")
     if not options.table:
         shipping.write(*shipped(net, settings, facts, rows, folder))
 
