@@ -499,8 +499,8 @@ def correct(
         targets = plan(sources, how.out, lambda p: files.output_name(p))
         if not common.dry_run:
             safe.ensure_folder(how.out)
-    if how.method == "mlp":
-        _mlp()  # a missing or damaged model stops the run before any frame
+    if how.method in NETS:
+        NETS[how.method]()  # a missing or damaged model stops the run before any frame
     remembered: dict[Path, Any] = {}
     weak: dict[str, list[DefectMap]] = {}
     if how.auto and len(sources) > 1 and not common.dry_run:
@@ -706,6 +706,16 @@ def _mlp() -> Any:
     return shipped_mlp()
 
 
+def _vit() -> Any:
+    from .nets.reconstructors import shipped_vit
+
+    return shipped_vit()
+
+
+#: method -> what opens its nets
+NETS: dict[str, Callable[[], Any]] = {"mlp": _mlp, "vit": _vit}
+
+
 def _repair(mosaic: Mosaic, bad: Bool, how: Repair, path: Path) -> tuple[str, Array]:
     """Repair one plane; the method's name and the new samples."""
     if how.fill == "nan":
@@ -729,6 +739,11 @@ def _repair(mosaic: Mosaic, bad: Bool, how: Repair, path: Path) -> tuple[str, Ar
 def _corrector(mosaic: Mosaic, bad: Bool, method: str) -> tuple[str, Corrector]:
     if method in CLASSICAL:
         return method, CLASSICAL[method]
+    if method == "vit":
+        vit = NETS[method]()
+        if not vit.supports(mosaic.cfa):
+            return f"least-squares (the vit does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
+        return method, vit
     mlp = _mlp()
     supported = mlp.supports(mosaic.cfa)
     if method == "mlp" and not supported:
