@@ -23,6 +23,7 @@ SHIPPED: dict[str, str] = {
     "unet": "unet.onnx",
     "unet-dense": "unet-dense.onnx",
     "cnn": "cnn.onnx",
+    "vit": "vit.onnx",
 }
 SUMS = "SHA256SUMS"
 
