@@ -35,11 +35,13 @@ class Lazy(Sequence[T], Generic[T]):
     length : int
     make : callable
         Makes item number n, 0 <= n < length.
+    first : optional
+        Item number 0, where it is made already.
     """
 
-    def __init__(self, length: int, make: Callable[[int], T]) -> None:
+    def __init__(self, length: int, make: Callable[[int], T], first: T | None = None) -> None:
         self._length, self._make = length, make
-        self._kept: tuple[int, T] | None = None
+        self._kept: tuple[int, T] | None = None if first is None else (0, first)
 
     def __len__(self) -> int:
         return self._length
@@ -91,6 +93,9 @@ class Mosaic:
         The level at which the sensor saturates.
     active : Area
         The light-sensitive pixels.
+    limit : float or None, DN
+        The greatest value that the file can hold where that is less than the stored type's (packed
+        depths, linearisation tables).
     """
 
     samples: Array
@@ -98,6 +103,7 @@ class Mosaic:
     black: tuple[tuple[float, ...], ...] = ((0.0,),)
     white: float = 65535.0
     active: Area = field(default=Area(0, 0, 0, 0))
+    limit: float | None = None
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2:
@@ -118,7 +124,7 @@ class Mosaic:
         """The least and the greatest value that the stored type can hold, in DN."""
         if self.is_integer:
             info = np.iinfo(self.samples.dtype)
-            return float(info.min), float(info.max)
+            return float(info.min), float(info.max if self.limit is None else self.limit)
         return -np.inf, np.inf
 
     def with_samples(self, samples: Array) -> Mosaic:
@@ -134,6 +140,7 @@ class Mosaic:
             cfa=self.cfa.shifted(area.top, area.left),
             black=shifted_black(self.black, area.top, area.left),
             white=self.white,
+            limit=self.limit,
         )
 
     def light(self) -> Mosaic:
@@ -245,6 +252,8 @@ class Frame:
         How many moments a series has; 1 for anything else. All have the planes' shapes.
     notes : tuple of str
         What a user should know of the file.
+    prior : (H, W) bool array or None
+        Pixels of the frame's one plane that the file itself calls bad.
     """
 
     mosaics: Sequence[Mosaic]
@@ -258,6 +267,7 @@ class Frame:
     layout: Any = None
     moments: int = 1
     notes: tuple[str, ...] = ()
+    prior: Bool | None = None
 
     @property
     def planes(self) -> int:

@@ -23,9 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from .. import safe
 from ..errors import FrameError, RefusedError, UnreadableError
-from ..mosaic import Assume, Edit, Frame
+from ..mosaic import Assume, Bool, Edit, Frame
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,13 @@ class Provenance:
 KEEPERS: dict[str, str] = {
     **dict.fromkeys((".fits", ".fit", ".fts"), "fits"),
     **dict.fromkeys((".tif", ".tiff"), "tiff"),
-    ".dng": "dng",
+    ".ser": "ser",
+    ".png": "png",
+    **dict.fromkeys((".dng", ".gpr"), "dng"),  # GoPro's GPR is a DNG, with a compression to be refused by name
     **dict.fromkeys(
         (
             *(".3fr", ".ari", ".arw", ".bay", ".cap", ".cr2", ".cr3", ".crw", ".dcr", ".dcs", ".drf", ".eip", ".erf"),
-            *(".fff", ".gpr", ".iiq", ".k25", ".kdc", ".mdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef"),
+            *(".fff", ".iiq", ".k25", ".kdc", ".mdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef"),
             *(".ptx", ".pxn", ".r3d", ".raf", ".raw", ".rw2", ".rwl", ".rwz", ".sr2", ".srf", ".srw", ".x3f"),
         ),
         "raw",
@@ -78,9 +82,14 @@ def stem_of(path: Path) -> str:
 
 
 def is_supported(path: Path) -> bool:
-    """True for files that a directory argument takes in: known suffix, not hidden, not our sidecar."""
+    """True for files that a directory argument takes in: known suffix, not hidden, not our sidecar.
+
+    Of PNGs only gray ones: the others in a folder of frames are previews and plots.
+    """
     name = path.name.lower()
-    return not name.startswith(".") and not name.endswith(SIDECARS) and suffix_of(path) in KEEPERS
+    if name.startswith(".") or name.endswith(SIDECARS) or suffix_of(path) not in KEEPERS:
+        return False
+    return suffix_of(path) != ".png" or bool(_keeper(path).is_gray(path))
 
 
 def is_native(path: Path) -> bool:
@@ -185,6 +194,47 @@ def save(
         elif extension and not keeper.extend(temporary, extension):
             notes.append("this file has a DQ extension already; none was added")
     return tuple(notes)
+
+
+def annotate(frame: Frame, bad: Sequence[Bool], target: Path, *, overwrite: bool = False) -> tuple[str, ...]:
+    """Write `frame.source` with its bad pixels listed in OpcodeList1 and every pixel as it was.
+
+    A camera raw becomes a fresh DNG, as with `save`.
+
+    Parameters
+    ----------
+    frame : Frame
+        Of a DNG or a camera raw.
+    bad : (H, W) bool arrays, one per plane
+    target : Path
+    overwrite : bool
+
+    Returns
+    -------
+    tuple of str
+        What a user should know, as with `save`.
+
+    Raises
+    ------
+    RefusedError
+        Not a DNG, or one that the opcode is not made for (`fixpix_cli.files.dng.annotate`).
+    OutputExistsError, OutputFolderError, FrameError
+        See `fixpix_cli.safe.replacing`.
+    """
+    native = is_native(frame.source)
+    if not native and frame.container != "dng":
+        raise RefusedError(f"{frame.source}: is no DNG; only a DNG can list its bad pixels")
+    dng = importlib.import_module(".dng", __name__)
+    notes: tuple[str, ...] = ()
+    with safe.replacing(target, overwrite=overwrite, like=frame.source) as temporary:
+        if native:
+            none = [Edit.between(mosaic.samples, mosaic.samples) for mosaic in frame.mosaics]
+            notes = _keeper(frame.source).rewrite(frame, none, temporary) or ()
+        if any(map(np.any, bad)):
+            dng.annotate(temporary if native else frame.source, frame.mosaics, bad[0], temporary)
+        elif not native:
+            copy(frame.source, temporary)
+    return notes
 
 
 def copy(source: Path, target: Path) -> None:
