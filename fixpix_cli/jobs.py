@@ -28,7 +28,7 @@ from .errors import FixpixError, FrameError, NoMapError, RefusedError, StoreErro
 from .evidence import DEFAULT_THRESHOLD, Bin, Counted, Evidence, Tally
 from .inject import Injection, inject
 from .mosaic import Array, Assume, Bool, Conditions, Edit, Frame, Identity, Lazy, Mosaic, digest
-from .repair import CLASSICAL, Corrector, in_tiles, noise_fill, repair, repairable
+from .repair import CLASSICAL, Corrector, in_tiles, noise_fill, otherwise, repair, repairable
 from .score import Correction, Detection, correction, detection
 
 DONE, SKIPPED, FAILED, PLANNED = "done", "skipped", "failed", "planned"
@@ -577,8 +577,10 @@ def correct(
         targets = plan(sources, how.out, lambda p: files.output_name(p))
         if not common.dry_run:
             safe.ensure_folder(how.out)
-    if how.method == "mlp":
+    if how.method in ("mlp", "cnn"):
         _mlp()  # a missing or damaged model stops the run before any frame
+    if how.method == "cnn":
+        _cnn()
     remembered: dict[Path, Any] = {}
     weak: dict[str, list[DefectMap]] = {}
     if how.auto and len(sources) > 1 and not common.dry_run:
@@ -924,6 +926,12 @@ def _mlp() -> Any:
     return shipped_mlp()
 
 
+def _cnn() -> Any:
+    from .nets.holes import shipped_cnn
+
+    return shipped_cnn()
+
+
 def _repair(mosaic: Mosaic, bad: Bool, how: Repair, path: Path) -> tuple[str, Array]:
     """Repair one plane; the method's name and the new samples."""
     if how.fill == "nan":
@@ -949,12 +957,15 @@ def _corrector(mosaic: Mosaic, bad: Bool, method: str) -> tuple[str, Corrector]:
         return method, CLASSICAL[method]
     mlp = _mlp()
     supported = mlp.supports(mosaic.cfa)
-    if method == "mlp" and not supported:
-        return f"least-squares (the mlp does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
+    if method in ("mlp", "cnn") and not supported:
+        return f"least-squares (the {method} does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
     if method == "auto":
         rate = int(np.count_nonzero(bad)) / bad.size
         method = strategy.choose(rate, mlp.default_up_to if supported else None)
-    return method, CLASSICAL.get(method) or in_tiles(mlp, strategy.TILE, strategy.HALO)
+    if method in CLASSICAL:
+        return method, CLASSICAL[method]
+    name, net = (method, mlp) if method == "mlp" else ("cnn, mlp elsewhere", otherwise(_cnn(), mlp))
+    return name, in_tiles(net, strategy.TILE, strategy.HALO)
 
 
 # ---------------------------------------------------------------- inject
