@@ -678,14 +678,13 @@ def _correct_one(
             raise FrameError(f"{target}: exists already; use --overwrite, --resume or another --out")
         frame = _load(path, common)
         notes = list(_assumed(frame))
-        marks: list[Marks] = []
+        marks: dict[int, Marks] = {}
         masks, used, warnings = _bad(frame, common, how, store, looked, weak, marks)
         notes += warnings
         if how.dng == "opcode" and target.suffix.lower() == ".dng":
             return _annotated(frame, list(masks), target, common, how, used, notes)
         if existing and _is_finished(frame, target, common, how, masks):
             return Outcome(path, target, SKIPPED, method="done before, verified", map=used, notes=tuple(notes))
-        marks.clear()  # the look at what is there has made masks, too
         methods, edits, defects = [], [], 0
         for number, mosaic in enumerate(frame.mosaics):
             bad = masks[number]
@@ -869,7 +868,7 @@ def _bad(
     store: Path,
     looked: Looked | None,
     weak: list[DefectMap] | None,
-    marks: list[Marks],
+    marks: dict[int, Marks],
 ) -> tuple[Sequence[Bool], Path | None, list[str]]:
     """Which pixels are bad in each plane of each moment, from which map, with warnings.
 
@@ -905,7 +904,7 @@ def _bad(
         for view in views:
             found |= repairable(mosaic, view.bad)
         if how.dq:
-            marks.append(Marks.of(found, views))
+            marks[number] = Marks.of(found, views)
         return found
 
     if frame.moments == 1:  # at once, so that the maps' flags need not be kept

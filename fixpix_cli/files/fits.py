@@ -59,6 +59,9 @@ def load(path: Path, assume: Assume) -> Frame:
         if moments > 1 and len({image.first.shape for image in images}) > 1:
             raise RefusedError(f"{path}: holds series of different shapes; choose one with --hdu")
         identity = fits_words.identity_of(main, first, [image.first for image, _ in layers[:planes]], assume)
+        if len(found) < sum(map(is_image, hdus)):  # other HDUs may be other sensors: no map in common
+            readout = f"{identity.readout} HDU {','.join(str(index) for index, _ in found)}"
+            identity = replace(identity, readout=readout.strip())
         conditions = conditions_of(main, first)
         order = fits_words.row_order(main, first)
         if stream is not None:

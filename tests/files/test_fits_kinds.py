@@ -80,6 +80,7 @@ def test_several_hdus_of_series_and_the_choice_of_hdus(tmp_path):
     assert mixed.moments == 1 and mixed.keys == (0, 0, 0, 1, 1, 1, 2) and "--hdu" in mixed.notes[0]
     chosen = files.load(source, Assume(hdu=(2,)))
     assert chosen.keys == (2,) and np.array_equal(chosen.mosaics[0].samples, flat) and not chosen.notes
+    assert maps.key_of(chosen.identity) != maps.key_of(files.load(source, Assume(hdu=(0,))).identity)
     with pytest.raises(UnreadableError, match="HDU 5 is no image; its images are 0, 1, 2"):
         files.load(source, Assume(hdu=(5,)))
 
