@@ -60,8 +60,8 @@ def test_pipes_sockets_devices_and_folders_by_a_frames_name(run, good):
 
 
 def gzip_bomb(path, head):
-    """A whole small FITS file, followed by 3 GB of zeros, all gzipped (as a chain of members)."""
-    path.write_bytes(gzip.compress(head) + 300 * gzip.compress(bytes(10_000_000)))
+    """A whole small FITS file, followed by 600 MB of zeros, all gzipped (as a chain of members)."""
+    path.write_bytes(gzip.compress(head) + 60 * gzip.compress(bytes(10_000_000)))
 
 
 def header(**cards):
