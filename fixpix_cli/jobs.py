@@ -10,6 +10,7 @@ Nothing here prints; the faces do.
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 import time
@@ -26,7 +27,7 @@ from .defects import DefectMap
 from .errors import FixpixError, FrameError, NoMapError, RefusedError, StoreError, UnusableError, UsageError
 from .evidence import DEFAULT_THRESHOLD, Bin, Counted, Evidence, Tally
 from .inject import Injection, inject
-from .mosaic import Array, Assume, Bool, Edit, Frame, Identity, Mosaic
+from .mosaic import Array, Assume, Bool, Conditions, Edit, Frame, Identity, Lazy, Mosaic, digest
 from .repair import CLASSICAL, Corrector, in_tiles, noise_fill, repair, repairable
 from .score import Correction, Detection, correction, detection
 
@@ -198,11 +199,11 @@ def _lost(item: tuple[Any, ...], why: str) -> Outcome:
 
 
 def _assumed(frame: Frame) -> tuple[str, ...]:
-    return (f"assumed {', '.join(frame.assumed)}",) if frame.assumed else ()
+    return (*frame.notes, f"assumed {', '.join(frame.assumed)}") if frame.assumed else frame.notes
 
 
 def _check_levels(frame: Frame) -> None:
-    for mosaic in frame.mosaics:
+    for mosaic in frame.moment(0):
         if not mosaic.white > float(np.max(mosaic.black)):
             raise FrameError(
                 f"{frame.source}: black level {np.max(mosaic.black):g} is not below white level {mosaic.white:g}; "
@@ -219,22 +220,25 @@ def _load(path: Path, common: Common) -> Frame:
 # ---------------------------------------------------------------- detection
 
 
-def tallies_of(frame: Frame) -> list[Tally]:
-    """What one frame says about each of its planes."""
-    return _told(frame)[0]
+def tallies_of(mosaics: Iterable[Mosaic], conditions: Conditions) -> list[Tally]:
+    """What each of some planes shows."""
+    return _told(mosaics, conditions)[0]
 
 
-def _told(frame: Frame) -> tuple[list[Tally], str]:
-    """The tallies of a frame's planes, and by what method."""
-    found = [_detected(m, frame) for m in frame.mosaics]
-    tallies = [Tally.of(m, one.probability, one.rate) for m, one in zip(frame.mosaics, found, strict=True)]
-    return tallies, _methods(one.method for one in found)
+def _told(mosaics: Iterable[Mosaic], conditions: Conditions) -> tuple[list[Tally], str]:
+    """What each of some planes shows, and by what method."""
+    tallies, methods = [], []
+    for mosaic in mosaics:
+        found = _detected(mosaic, conditions)
+        tallies.append(Tally.of(mosaic, found.probability, found.rate))
+        methods.append(found.method)
+    return tallies, _methods(methods)
 
 
-def _detected(mosaic: Mosaic, frame: Frame) -> classical.Detection:
+def _detected(mosaic: Mosaic, conditions: Conditions) -> classical.Detection:
     from .nets.detectors import detect
 
-    return detect(mosaic, frame.conditions.kind, frame.conditions.exposure)
+    return detect(mosaic, conditions.kind, conditions.exposure)
 
 
 def _methods(of_planes: Iterable[str]) -> str:
@@ -246,15 +250,29 @@ def _threshold(common: Common) -> float:
     return DEFAULT_THRESHOLD if common.threshold is None else common.threshold
 
 
-def _evidence_of(frame: Frame, kind: str | None) -> tuple[Evidence, str]:
-    if kind:
-        frame = replace(frame, conditions=replace(frame.conditions, kind=kind))
-    conditions = frame.conditions
-    digest = frame.digest
-    bin_ = Bin.of(conditions)
-    told, method = _told(frame)
-    tallies = {(plane, bin_): tally for plane, tally in enumerate(told)}
-    return Evidence(tallies, {digest: Counted(digest, frame.source.name, bin_, conditions)}), method
+def _evidence_of(frame: Frame, kind: str | None, known: frozenset[str]) -> tuple[Evidence, str]:
+    """What a frame says, each moment of a series by itself; those with `known` digests are left out."""
+    conditions = replace(frame.conditions, kind=kind or frame.conditions.kind)
+    bin_, methods = Bin.of(conditions), []
+    tallies: dict[tuple[int, Bin], Tally] = {}
+    counted: dict[str, Counted] = {}
+    for number in range(frame.moments):
+        mosaics = frame.moment(number)
+        mark = digest(mosaics)
+        if mark in known or mark in counted:
+            continue
+        told, method = _told(mosaics, conditions)
+        methods.append(method)
+        for plane, tally in enumerate(told):
+            key = (plane, bin_)
+            tallies[key] = tallies[key] + tally if key in tallies else tally
+        counted[mark] = Counted(mark, _moment_name(frame, number), bin_, conditions)
+    return Evidence(tallies, counted), _methods(methods)
+
+
+def _moment_name(frame: Frame, number: int) -> str:
+    """The name of a file, or of one moment of a series."""
+    return frame.source.name if frame.moments == 1 else f"{frame.source.name}[{number}]"
 
 
 def detect(
@@ -285,24 +303,34 @@ def _detect_one(
         frame = _load(path, common)
         if common.dry_run:
             return Outcome(path, target, PLANNED, notes=_assumed(frame))
-        flags, images, methods, notes = [], [], [], list(_assumed(frame))
+        tallies, images, methods, notes = [], [], [], list(_assumed(frame))
         for mosaic in frame.mosaics:
-            found = _detected(mosaic, frame)
+            found = _detected(mosaic, frame.conditions)
             methods.append(found.method)
-            flags.append(Tally.of(mosaic, found.probability, found.rate).view(_threshold(common), common.max_false))
+            tallies.append(Tally.of(mosaic, found.probability, found.rate))
             if probability:
                 images.append(found.probability)
+        known: list[DefectMap] = []
         if map_file is not None:
             known, warnings = _fit(maps.read_mask(map_file), frame, common)
-            flags = [mine | other for mine, other in zip(flags, known, strict=True)]
             notes += warnings
+        if frame.prior is not None:
+            listed, said = _listed(frame)
+            known = [listed | known[0] if known else listed]
+            notes.append(said)
+
+        def flagged(number: int) -> DefectMap:
+            mine = tallies[number].view(_threshold(common), common.max_false)
+            return mine | known[number] if known else mine
+
+        flags = Lazy(len(tallies), flagged)
         defects = sum(map(len, flags))
         target.parent.mkdir(parents=True, exist_ok=True)
         maps.write_mask(
             target,
             flags,
             keys=frame.keys,
-            per_key=frame.container == "fits",
+            per_key=_per_key(frame),
             row_order=frame.row_order,
             cards=[("FPXSRC", path.name.encode("ascii", "replace").decode(), "frame"), ("FPXN", defects, "bad pixels")],
             probability=images,
@@ -313,6 +341,11 @@ def _detect_one(
         )
 
     return _attempt(path, work)
+
+
+def _per_key(frame: Frame) -> bool:
+    """Whether a mask gets one extension per plane; the planes of a series are the first axis of one."""
+    return frame.container == "fits" and frame.moments == 1
 
 
 # ---------------------------------------------------------------- calibrate
@@ -422,12 +455,18 @@ def _calibrate_one(
         notes = _assumed(frame)
         if common.dry_run:
             return Outcome(path, target, PLANNED, map=target, notes=notes)
-        if target.exists() and frame.digest in _digests(target):
+        evidence, method = _evidence_of(frame, kind, _digests(target) if target.exists() else frozenset())
+        if not evidence.frames:
             return Outcome(path, None, SKIPPED, method="already counted", map=target, notes=notes)
-        evidence, method = _evidence_of(frame, kind)
+        if len(evidence.frames) < frame.moments:
+            notes = (
+                *notes,
+                f"{frame.moments - len(evidence.frames)} of its {frame.moments} moments were counted before",
+            )
         carried.append((evidence, (frame.identity, frame.row_order, frame.keys)))
         defects = sum(int(t.chosen(_threshold(common)).sum()) for t in evidence.tallies.values())
-        return Outcome(path, target, DONE, None, defects, defects / frame.pixels, method, target, notes=notes)
+        rate = defects * frame.moments / frame.pixels
+        return Outcome(path, target, DONE, None, defects, rate, method, target, notes=notes)
 
     outcome = _attempt(path, work)
     return (outcome, *carried[0]) if carried else (outcome, None, None)
@@ -450,34 +489,36 @@ def _flush(pending: dict[Path, list[Any]], common: Common, result: Calibrated) -
     """Write what is pending into the maps; frames that another process counted meanwhile are skipped."""
     for target, waiting in list(pending.items()):
         identity, row_order, keys = waiting[0][2]
-        unique: dict[str, Evidence] = {}
+        parts: list[Evidence] = []
+        taken: set[str] = set()
         for _, evidence, _ in waiting:
-            unique.setdefault(next(iter(evidence.frames)), evidence)
+            if not evidence.frames.keys() & taken:
+                parts.append(evidence)
+                taken |= evidence.frames.keys()
         settings = {"row_order": row_order, "threshold": _threshold(common), "keys": keys}
-        misfits: set[str] = set()
+        misfits: list[Evidence] = []
         try:
-            camera, known = maps.add(target, identity, list(unique.values()), **settings)
+            camera, known = maps.add(target, identity, parts, **settings)
         except ValueError:  # a further image of one of them has another size: add them one by one
             known = set()
-            for digest, evidence in unique.items():
+            for part in parts:
                 try:
-                    camera, again = maps.add(target, identity, [evidence], **settings)
+                    camera, again = maps.add(target, identity, [part], **settings)
                     known |= again
                 except ValueError:
-                    misfits.add(digest)
+                    misfits.append(part)
                     camera = maps.read_map(target)
         result.maps[target] = camera
-        seen: set[str] = set()
         for outcome, evidence, _ in waiting:
-            digest = next(iter(evidence.frames))
-            if digest in misfits:
+            if any(evidence is part for part in misfits):
                 error = (
                     f"{outcome.path}: its images have other sizes than those that {target} counted; give another --map"
                 )
                 outcome = replace(outcome, output=None, status=FAILED, error=error, defects=0, rate=0.0, exit_code=1)
-            elif digest in known or digest in seen:
-                outcome = replace(outcome, status=SKIPPED, output=None, defects=0, rate=0.0, method="already counted")
-            seen.add(digest)
+            elif evidence.frames.keys() & known or not any(evidence is part for part in parts):
+                whole = evidence.frames.keys() <= camera.evidence.frames.keys()
+                why = "already counted" if whole else "some of its moments came in meanwhile; run it again for the rest"
+                outcome = replace(outcome, status=SKIPPED, output=None, defects=0, rate=0.0, method=why)
             yield outcome
         del pending[target]
 
@@ -498,6 +539,9 @@ class Repair:
         None: in place.
     method : one of `strategy.METHODS`
     fill : interpolate, noise or nan
+    dq : bool
+        Put the repaired pixels' flags into the output, where it is FITS.
+    dng : repair, or opcode: list the bad pixels in the DNG's OpcodeList1 and leave them as they are
     """
 
     auto: bool = False
@@ -508,6 +552,8 @@ class Repair:
     overwrite: bool = False
     resume: bool = False
     provenance: bool = False
+    dq: bool = False
+    dng: str = "repair"
 
 
 def correct(
@@ -549,11 +595,39 @@ def correct(
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """What the first pass of ``correct --auto`` keeps of a frame."""
+    """What the first pass of ``correct --auto`` keeps of a frame.
+
+    tallies: of every plane of every moment, or () where they are too many to remember; sums: over the moments.
+    """
 
     key: str
     tallies: tuple[Tally, ...]
     complete: bool
+    sums: tuple[Tally, ...] = ()
+
+    @classmethod
+    def of(cls, frame: Frame) -> Looked:
+        """Look at a frame, moment by moment."""
+        sums: list[Tally] = []
+        each: list[Tally] = []
+        remembered, complete = 0, True
+        for number in range(frame.moments):
+            told = tallies_of(frame.moment(number), frame.conditions)
+            sums = [a + b for a, b in zip(sums, told, strict=True)] if sums else told
+            remembered += sum(len(t.entries) for t in told)
+            complete = remembered <= _REMEMBERED
+            each = [*each, *told] if complete else []
+        return cls(maps.key_of(frame.identity), tuple(each), complete, tuple(sums))
+
+    def weak(self, common: Common) -> list[DefectMap] | None:
+        """The pixels that at least three moments together find bad; None where there are fewer."""
+        return _weak(self.sums, common)
+
+
+def _weak(sums: Sequence[Tally], common: Common) -> list[DefectMap] | None:
+    if sums[0].frames < 3:
+        return None
+    return [tally.view(_threshold(common), common.max_false) for tally in sums]
 
 
 def _camera_key(looked: Looked | None) -> str:
@@ -574,23 +648,17 @@ def _look(sources: Sequence[Source], common: Common) -> tuple[dict[Path, Looked]
         if looked is None:
             continue
         if looked.key in sums:
-            sums[looked.key] = [a + b for a, b in zip(sums[looked.key], looked.tallies, strict=True)]
+            sums[looked.key] = [a + b for a, b in zip(sums[looked.key], looked.sums, strict=True)]
         else:
-            sums[looked.key] = list(looked.tallies)
-        small = sum(len(t.entries) for t in looked.tallies) <= _REMEMBERED
-        remembered[source.path] = looked if small else replace(looked, tallies=(), complete=False)
-    weak = {
-        key: [tally.view(_threshold(common), common.max_false) for tally in tallies]
-        for key, tallies in sums.items()
-        if tallies[0].frames >= 3
-    }
+            sums[looked.key] = list(looked.sums)
+        remembered[source.path] = replace(looked, sums=())
+    weak = {key: view for key, tallies in sums.items() if (view := _weak(tallies, common)) is not None}
     return remembered, weak
 
 
 def _look_one(path: Path, common: Common) -> Looked | None:
     try:
-        frame = _load(path, common)
-        return Looked(maps.key_of(frame.identity), tuple(tallies_of(frame)), True)
+        return Looked.of(_load(path, common))
     except FixpixError:
         return None  # the second pass meets the same error and reports it
 
@@ -612,12 +680,17 @@ def _correct_one(
             raise FrameError(f"{target}: exists already; use --overwrite, --resume or another --out")
         frame = _load(path, common)
         notes = list(_assumed(frame))
-        masks, used, warnings = _bad(frame, common, how, store, looked, weak)
+        marks: list[Marks] = []
+        masks, used, warnings = _bad(frame, common, how, store, looked, weak, marks)
         notes += warnings
+        if how.dng == "opcode" and target.suffix.lower() == ".dng":
+            return _annotated(frame, list(masks), target, common, how, used, notes)
         if existing and _is_finished(frame, target, common, how, masks):
             return Outcome(path, target, SKIPPED, method="done before, verified", map=used, notes=tuple(notes))
+        marks.clear()  # the look at what is there has made masks, too
         methods, edits, defects = [], [], 0
-        for mosaic, bad in zip(frame.mosaics, masks, strict=True):
+        for number, mosaic in enumerate(frame.mosaics):
+            bad = masks[number]
             method, samples = _repair(mosaic, bad, how, path)
             methods.append(method)
             defects += int(np.count_nonzero(bad))
@@ -629,12 +702,49 @@ def _correct_one(
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         replacing = how.out is None or how.overwrite or how.resume
-        said = files.Provenance(__version__, defects, method, used.name if used else "") if how.provenance else None
-        if not files.save(frame, edits, target, overwrite=replacing, provenance=said):
-            notes.append("this file has no place for provenance; nothing was added")
+        said = _said(common, method, defects, used) if how.provenance else None
+        flags = b""
+        if how.dq and any(map(len, edits)):
+            views = Lazy(len(marks), lambda n: marks[n].view())
+            flags = maps.dq_extensions(views, keys=frame.keys, per_key=_per_key(frame))
+        notes += files.save(frame, edits, target, overwrite=replacing, provenance=said, extension=flags)
         return Outcome(path, target, DONE, None, defects, defects / frame.pixels, method, used, notes=tuple(notes))
 
     return _attempt(path, work)
+
+
+def _annotated(
+    frame: Frame, bad: list[Bool], target: Path, common: Common, how: Repair, used: Path | None, notes: list[str]
+) -> Outcome:
+    """Write the bad pixels into the DNG's OpcodeList1 instead of repairing them."""
+    defects = sum(int(np.count_nonzero(plane)) for plane in bad)
+    if defects:
+        notes.append(
+            "bad pixels are listed in OpcodeList1, not repaired: Adobe's programs and darktable honour the list, "
+            "RawTherapee, dcraw and LibRaw (rawpy) ignore it"
+        )
+    if how.provenance:
+        notes.append("nothing was repaired, so --provenance added nothing")
+    if not common.dry_run:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        notes += files.annotate(frame, bad, target, overwrite=how.out is None or how.overwrite or how.resume)
+    status = PLANNED if common.dry_run else DONE
+    rate = defects / frame.pixels
+    return Outcome(frame.source, target, status, None, defects, rate, "opcode", used, notes=tuple(notes))
+
+
+def _said(common: Common, method: str, defects: int, used: Path | None) -> files.Provenance:
+    """What a repaired file says of its repair: with which map, above which threshold, by which model."""
+    from .nets import registry
+
+    limit = f"threshold {_threshold(common):g}" if common.max_false is None else f"max-false {common.max_false:g}"
+    details = [f"fixpix {limit}"]
+    if used is not None:
+        details.append(f"fixpix map {used.name} sha256 {hashlib.sha256(used.read_bytes()).hexdigest()[:16]}")
+    for name in method.split(", "):
+        if name in registry.SHIPPED:
+            details.append(f"fixpix model {name} sha256 {registry.read(name).sha256[:16]}")
+    return files.Provenance(__version__, defects, method, used.name if used else "", tuple(details))
 
 
 def _is_finished(frame: Frame, target: Path, common: Common, how: Repair, masks: Sequence[Bool]) -> bool:
@@ -646,7 +756,8 @@ def _is_finished(frame: Frame, target: Path, common: Common, how: Repair, masks:
         after = files.load(target, common.assume)
     except FixpixError:
         return False
-    if [(m.shape, m.samples.dtype) for m in frame.mosaics] != [(m.shape, m.samples.dtype) for m in after.mosaics]:
+    kinds = [(f.moments, f.shapes, [m.samples.dtype for m in f.moment(0)]) for f in (frame, after)]
+    if kinds[0] != kinds[1]:
         return False
     repacked = files.is_native(frame.source) or frame.source.suffix.lower() == ".gz"
     if not repacked and target.stat().st_size < frame.source.stat().st_size:  # cut short behind its pixels
@@ -672,7 +783,7 @@ def _fit(mask: maps.MaskFile, frame: Frame, common: Common) -> tuple[list[Defect
                 "give that camera's map, or --camera to state the camera yourself"
             )
     try:
-        return maps.for_frame(mask, [m.shape for m in frame.mosaics], frame.row_order)
+        return maps.for_frame(mask, frame.shapes, frame.row_order, frame.moments)
     except FrameError as error:
         raise type(error)(f"{frame.source}: {error}") from error
 
@@ -699,8 +810,8 @@ def _given_planes(path: Path, frame: Frame, common: Common) -> tuple[list[Defect
     if mask.camera is not None and (common.threshold is not None or common.max_false is not None):
         camera = maps.read_map(path)
         views = [
-            camera.evidence.view(n, _threshold(common), common.max_false) or DefectMap.empty(m.shape)
-            for n, m in enumerate(frame.mosaics)
+            camera.evidence.view(n, _threshold(common), common.max_false) or DefectMap.empty(shape)
+            for n, shape in enumerate(frame.shapes)
         ]
         turned = replace(mask, planes=tuple(views))
         planes, notes = _fit(turned, frame, common)
@@ -714,10 +825,10 @@ def _stored(frame: Frame, common: Common, store: Path) -> tuple[list[DefectMap] 
         return None, [], None
     camera = maps.read_map(path)
     wanted, notes, views = Bin.of(frame.conditions), [], []
-    for plane, mosaic in enumerate(frame.mosaics):
+    for plane, shape in enumerate(frame.shapes):
         nearest = camera.evidence.nearest(plane, wanted)
         if nearest is None:
-            views.append(DefectMap.empty(mosaic.shape))
+            views.append(DefectMap.empty(shape))
             continue
         bin_, tally = nearest
         threshold = camera.threshold if common.threshold is None else common.threshold
@@ -725,14 +836,47 @@ def _stored(frame: Frame, common: Common, store: Path) -> tuple[list[DefectMap] 
         if plane == 0 and (distance := bin_.distance(wanted)) >= 2:
             notes.append(f"{path.name}: nearest conditions are {bin_}, {distance:.1f} stops from this frame's")
     mask = maps.MaskFile(path, tuple(views), camera.row_order, camera.identity)
-    planes, warnings = maps.for_frame(mask, [m.shape for m in frame.mosaics], frame.row_order)
+    planes, warnings = maps.for_frame(mask, frame.shapes, frame.row_order, frame.moments)
     return planes, notes + warnings, path
 
 
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """The flags of one plane's bad pixels, without the others: shape, flat places, DQ bits."""
+
+    shape: tuple[int, int]
+    places: Array
+    flags: Array
+
+    @classmethod
+    def of(cls, bad: Bool, views: Sequence[DefectMap]) -> Marks:
+        """The union of some views' flags at the pixels of a mask."""
+        places = np.flatnonzero(bad)
+        flags = np.zeros(len(places), np.int32)
+        for view in views:
+            flags |= view.dq.reshape(-1)[places]
+        return cls((bad.shape[0], bad.shape[1]), places, flags)
+
+    def view(self) -> DefectMap:
+        """All pixels' flags."""
+        whole = DefectMap.empty(self.shape)
+        whole.dq.reshape(-1)[self.places] = self.flags
+        return whole
+
+
 def _bad(
-    frame: Frame, common: Common, how: Repair, store: Path, looked: Looked | None, weak: list[DefectMap] | None
-) -> tuple[list[Bool], Path | None, list[str]]:
-    """Which pixels are bad in each plane, from which map, with warnings."""
+    frame: Frame,
+    common: Common,
+    how: Repair,
+    store: Path,
+    looked: Looked | None,
+    weak: list[DefectMap] | None,
+    marks: list[Marks],
+) -> tuple[Sequence[Bool], Path | None, list[str]]:
+    """Which pixels are bad in each plane of each moment, from which map, with warnings.
+
+    With `how.dq` the flags of each plane are added to `marks` when its mask is made.
+    """
     known, notes, used = _given(frame, common, how)
     if not known and not how.maps:
         stored, notes, used = _stored(frame, common, store)
@@ -742,16 +886,40 @@ def _bad(
             "none of the given maps belongs to it" if how.maps else f"the store has no map of {frame.identity.camera}"
         )
         raise NoMapError(f"{frame.source}: {where}; run `fixpix calibrate` on its darks, give --map, or use --auto")
-    if how.auto:
-        tallies = looked.tallies if looked is not None and looked.complete else tallies_of(frame)
-        known.append([tally.view(_threshold(common), common.max_false) for tally in tallies])
-        if weak is not None:
-            known.append(weak)
-    bad = [repairable(m, plane.bad) for m, plane in zip(frame.mosaics, known[0], strict=True)]
-    for planes in known[1:]:
-        for n, (mosaic, plane) in enumerate(zip(frame.mosaics, planes, strict=True)):
-            bad[n] |= repairable(mosaic, plane.bad)
-    return bad, used, notes
+    if how.auto and frame.moments > 1 and looked is None:
+        looked = Looked.of(frame)
+        weak = looked.weak(common)
+    if how.auto and weak is not None:
+        known.append(weak * frame.moments)
+    if frame.prior is not None and (how.auto or not how.maps):
+        listed, said = _listed(frame)
+        known.append([listed])
+        notes.append(said)
+    tallies = looked.tallies if looked is not None and looked.complete else ()
+
+    def bad(number: int) -> Bool:
+        mosaic = frame.mosaics[number]
+        found = np.zeros(mosaic.shape, bool)
+        views = [planes[number] for planes in known]
+        if how.auto:
+            tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions)[0]
+            views.append(tally.view(_threshold(common), common.max_false))
+        for view in views:
+            found |= repairable(mosaic, view.bad)
+        if how.dq:
+            marks.append(Marks.of(found, views))
+        return found
+
+    if frame.moments == 1:  # at once, so that the maps' flags need not be kept
+        return [bad(number) for number in range(len(frame.mosaics))], used, notes
+    return Lazy(len(frame.mosaics), bad), used, notes
+
+
+def _listed(frame: Frame) -> tuple[DefectMap, str]:
+    """The bad pixels that the file itself lists, and a note on them."""
+    bad = np.zeros(frame.mosaics[0].shape, bool) if frame.prior is None else frame.prior
+    found = DefectMap.of(repairable(frame.mosaics[0], bad))
+    return found, f"{len(found)} pixels that its OpcodeList1 calls bad were counted as bad"
 
 
 def _mlp() -> Any:
@@ -834,28 +1002,35 @@ def _inject_one(
             )
         chosen = None
         if where is not None:
-            planes, _ = maps.for_frame(maps.read_mask(where), [m.shape for m in frame.mosaics], frame.row_order)
-            chosen = [plane.bad for plane in planes]
-        mine = replace(spec, seed=zlib.crc32(f"{spec.seed} {path.name}".encode())) if per_frame else spec
+            chosen, _ = maps.for_frame(maps.read_mask(where), frame.shapes, frame.row_order, frame.moments)
         exposure = 1.0 if frame.conditions.exposure is None else frame.conditions.exposure
-        damages = [
-            inject(
+        edits, marks = [], []
+        for number, mosaic in enumerate(frame.mosaics):
+            name = _moment_name(frame, number // frame.planes)
+            seed = zlib.crc32(f"{spec.seed} {name}".encode()) if per_frame else spec.seed
+            damage = inject(
                 mosaic,
-                replace(mine, seed=mine.seed + 7919 * number),
-                frame_key=path.name,
+                replace(spec, seed=seed + 7919 * (number % frame.planes)),
+                frame_key=name,
                 exposure=exposure,
-                where=chosen[number] if chosen else None,
+                where=chosen[number].bad if chosen else None,
             )
-            for number, mosaic in enumerate(frame.mosaics)
-        ]
-        edits = [Edit.between(m.samples, d.samples) for m, d in zip(frame.mosaics, damages, strict=True)]
-        count = sum(d.count for d in damages)
+            edits.append(Edit.between(mosaic.samples, damage.samples))
+            marks.append((mosaic.shape, np.flatnonzero(damage.dq), damage.dq[damage.dq != 0]))
+
+        def truth_of(number: int) -> DefectMap:
+            shape, places, flags = marks[number]
+            empty = DefectMap.empty(shape)
+            empty.dq.reshape(-1)[places] = flags
+            return empty
+
+        count = sum(len(places) for _, places, _ in marks)
         target.parent.mkdir(parents=True, exist_ok=True)
         maps.write_mask(
             truth,
-            [DefectMap(d.dq) for d in damages],
+            Lazy(len(marks), truth_of),
             keys=frame.keys,
-            per_key=frame.container == "fits",
+            per_key=_per_key(frame),
             row_order=frame.row_order,
             cards=[
                 ("FPXRATE", spec.rate, "requested share of the active pixels"),
@@ -870,7 +1045,7 @@ def _inject_one(
             overwrite=overwrite,
         )
         try:
-            files.save(frame, edits, target, overwrite=overwrite)
+            notes = (*notes, *files.save(frame, edits, target, overwrite=overwrite))
         except BaseException:
             truth.unlink(missing_ok=True)
             raise
@@ -980,11 +1155,17 @@ def _score_mask(truth: Sequence[DefectMap], mask: Path, ignore: Path | None) -> 
     flagged = maps.read_mask(mask).planes
     ignored = maps.read_mask(ignore).planes if ignore else [None] * len(truth)
     total = Detection()
-    for t, f, i in zip(truth, flagged, ignored, strict=False):
+    for t, f, i in zip(truth, _repeated(flagged, truth), _repeated(ignored, truth), strict=False):
         if t.dq.shape != f.dq.shape or (i is not None and i.dq.shape != t.dq.shape):
             raise FrameError(f"{mask}: has another shape than its truth")
         total += detection(f.bad, t.bad, i.bad if i is not None else None)
     return total
+
+
+def _repeated(planes: Sequence[Any], truth: Sequence[DefectMap]) -> Sequence[Any]:
+    """One moment's planes, once for every moment of the truth."""
+    times, rest = divmod(len(truth), len(planes))
+    return planes if rest else [*planes] * times
 
 
 def _score_repair(truth: Sequence[DefectMap], clean: Path, repaired: Path, common: Common) -> Correction:

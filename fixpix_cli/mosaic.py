@@ -8,9 +8,11 @@ not subtracted, nothing is scaled.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,45 @@ from .cfa import MONO, Cfa
 Array = npt.NDArray[Any]
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
+
+
+T = TypeVar("T")
+
+
+class Lazy(Sequence[T], Generic[T]):
+    """A sequence whose items are made when they are asked for; only the last one is kept.
+
+    Parameters
+    ----------
+    length : int
+    make : callable
+        Makes item number n, 0 <= n < length.
+    first : optional
+        Item number 0, where it is made already.
+    """
+
+    def __init__(self, length: int, make: Callable[[int], T], first: T | None = None) -> None:
+        self._length, self._make = length, make
+        self._kept: tuple[int, T] | None = None if first is None else (0, first)
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+        if isinstance(index, slice):
+            numbers = range(self._length)[index]
+            return Lazy(len(numbers), lambda n: self[numbers[n]])
+        number = range(self._length)[index]
+        if self._kept is None or self._kept[0] != number:
+            self._kept = None  # the old item may be large: let it go before the next is made
+            self._kept = (number, self._make(number))
+        return self._kept[1]
 
 
 @dataclass(frozen=True)
@@ -52,6 +93,9 @@ class Mosaic:
         The level at which the sensor saturates.
     active : Area
         The light-sensitive pixels.
+    limit : float or None, DN
+        The greatest value that the file can hold where that is less than the stored type's (packed
+        depths, linearisation tables).
     """
 
     samples: Array
@@ -59,6 +103,7 @@ class Mosaic:
     black: tuple[tuple[float, ...], ...] = ((0.0,),)
     white: float = 65535.0
     active: Area = field(default=Area(0, 0, 0, 0))
+    limit: float | None = None
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2:
@@ -79,7 +124,7 @@ class Mosaic:
         """The least and the greatest value that the stored type can hold, in DN."""
         if self.is_integer:
             info = np.iinfo(self.samples.dtype)
-            return float(info.min), float(info.max)
+            return float(info.min), float(info.max if self.limit is None else self.limit)
         return -np.inf, np.inf
 
     def with_samples(self, samples: Array) -> Mosaic:
@@ -95,6 +140,7 @@ class Mosaic:
             cfa=self.cfa.shifted(area.top, area.left),
             black=shifted_black(self.black, area.top, area.left),
             white=self.white,
+            limit=self.limit,
         )
 
     def light(self) -> Mosaic:
@@ -163,24 +209,35 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Assume:
-    """What the user says where a file is silent. None: use the file, else the defaults."""
+    """What the user says where a file is silent. None: use the file, else the defaults.
+
+    planes: the pages of a stack or the layers of a cube are detectors of their own, not moments of one.
+    hdu: the image HDUs of a FITS file to work on; empty: all of them.
+    """
 
     cfa: Cfa | None = None
     black: tuple[float, ...] | None = None
     white: float | None = None
     camera: str | None = None
+    planes: bool = False
+    hdu: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One file: its planes, who took it and how.
 
+    A series (a stack of pages, a cube, a video) holds the same planes several
+    times: evidence of its moments sums up into one map of `planes` planes, as if
+    each moment were a file of its own, and each moment is repaired by itself.
+
     Parameters
     ----------
-    mosaics : tuple of Mosaic
-        One per image plane: one for a raw, one per image HDU of a FITS file.
+    mosaics : sequence of Mosaic
+        One per image plane: one for a raw, one per image HDU of a FITS file, three for RGB. In a series those
+        of the first moment, then those of the next; each is read when it is asked for (`Lazy`).
     keys : tuple of int
-        What the container calls each plane (FITS: the HDU index; else 0).
+        What the container calls each plane of one moment (FITS: the HDU index; else 0).
     source : Path
     identity, conditions
     container : str
@@ -191,9 +248,15 @@ class Frame:
         What the file did not say and the defaults filled in.
     layout : object
         The keeper's private note of where the samples lie, for the rewrite.
+    moments : int
+        How many moments a series has; 1 for anything else. All have the planes' shapes.
+    notes : tuple of str
+        What a user should know of the file.
+    prior : (H, W) bool array or None
+        Pixels of the frame's one plane that the file itself calls bad.
     """
 
-    mosaics: tuple[Mosaic, ...]
+    mosaics: Sequence[Mosaic]
     source: Path
     keys: tuple[int, ...] = (0,)
     identity: Identity = Identity()
@@ -202,22 +265,44 @@ class Frame:
     row_order: str = ""
     assumed: tuple[str, ...] = ()
     layout: Any = None
+    moments: int = 1
+    notes: tuple[str, ...] = ()
+    prior: Bool | None = None
+
+    @property
+    def planes(self) -> int:
+        """Planes of one moment."""
+        return len(self.mosaics) // self.moments
+
+    def moment(self, number: int) -> tuple[Mosaic, ...]:
+        """The planes of one moment."""
+        return tuple(self.mosaics[number * self.planes : (number + 1) * self.planes])
+
+    @cached_property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Shape of each plane of one moment."""
+        return [m.shape for m in self.moment(0)]
 
     @property
     def pixels(self) -> int:
-        """Stored pixels of all planes."""
-        return sum(m.samples.size for m in self.mosaics)
+        """Stored pixels of all planes and moments."""
+        return sum(rows * cols for rows, cols in self.shapes) * self.moments
 
     @property
     def digest(self) -> str:
         """SHA-256 over dtype, shape and little-endian samples of every plane (CONTRACT.md)."""
-        total = hashlib.sha256()
-        for mosaic in self.mosaics:
-            little = mosaic.samples.dtype.newbyteorder("<")
-            total.update(f"{little.str} {mosaic.shape[0]} {mosaic.shape[1]}\n".encode())
-            data = np.ascontiguousarray(mosaic.samples.astype(little, copy=False))
-            total.update(data.view(np.uint8).reshape(-1).data)
-        return total.hexdigest()
+        return digest(self.mosaics)
+
+
+def digest(mosaics: Iterable[Mosaic]) -> str:
+    """SHA-256 over dtype, shape and little-endian samples of some planes, as 64 hexadecimal digits."""
+    total = hashlib.sha256()
+    for mosaic in mosaics:
+        little = mosaic.samples.dtype.newbyteorder("<")
+        total.update(f"{little.str} {mosaic.shape[0]} {mosaic.shape[1]}\n".encode())
+        data = np.ascontiguousarray(mosaic.samples.astype(little, copy=False))
+        total.update(data.view(np.uint8).reshape(-1).data)
+    return total.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,8 @@ FLOORS = {
 KEEPERS = {
     "rawpy": {"files/raw.py"},
     "tifffile": {"files/raw.py"},
-    "imagecodecs": {"files/segments.py", "files/raw.py"},
-    "astropy": {"files/fits.py", "maps/fitsmap.py"},
+    "imagecodecs": {"files/segments.py", "files/raw.py", "files/png.py"},
+    "astropy": {"files/fits_io.py", "maps/fitsmap.py"},
     "onnxruntime": {"nets/sessions.py"},
     "platformdirs": {"cli/options.py"},
 }

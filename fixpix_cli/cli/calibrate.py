@@ -26,6 +26,8 @@ def command(
     black: o.Black = None,
     white: o.White = None,
     camera: o.Camera = None,
+    planes: o.Planes = False,
+    hdu: o.Hdu = None,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
     max_time: o.MaxTime = None,
@@ -51,7 +53,9 @@ def command(
 
     if kind not in KINDS:
         raise UsageError(f"--kind {kind}: use {', '.join(KINDS)}")
-    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time)
+    settings = o.common(
+        cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time, planes=planes, hdu=hdu
+    )
     fed = work.Calibrated()
     report = Report("suspected", as_json, quiet, verbose)
     report.follow(

@@ -8,6 +8,7 @@ import typer
 from . import options as o
 
 FILLS = ("interpolate", "noise", "nan")
+DNGS = ("repair", "opcode")
 
 
 def command(
@@ -28,6 +29,12 @@ def command(
     provenance: Annotated[
         bool, typer.Option("--provenance", help="Say in the file what was done (FITS HISTORY, TIFF Software).")
     ] = False,
+    dq: Annotated[
+        bool, typer.Option("--dq", help="FITS: add the repaired pixels' flags as an extension DQ, with DQ_DEF.")
+    ] = False,
+    dng: Annotated[
+        str, typer.Option("--dng", help="repair, or opcode (list bad pixels in OpcodeList1, change no pixel).")
+    ] = "repair",
     recurse: o.Recurse = False,
     store: o.Store = None,
     threshold: o.Threshold = None,
@@ -36,6 +43,8 @@ def command(
     black: o.Black = None,
     white: o.White = None,
     camera: o.Camera = None,
+    planes: o.Planes = False,
+    hdu: o.Hdu = None,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
     max_time: o.MaxTime = None,
@@ -54,6 +63,7 @@ def command(
       fixpix correct lights/
       fixpix correct *.dng --auto --out clean
       fixpix correct a.fits --map camera.map.fits --in-place
+      fixpix correct *.dng --dng opcode --out listed
     """
     o.start()
     from .. import jobs as work
@@ -64,9 +74,13 @@ def command(
         raise UsageError("give --out or --in-place, not both")
     if fill not in FILLS:
         raise UsageError(f"--fill {fill}: use {', '.join(FILLS)}")
-    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time)
+    if dng not in DNGS:
+        raise UsageError(f"--dng {dng}: use {', '.join(DNGS)}")
+    settings = o.common(
+        cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time, planes=planes, hdu=hdu
+    )
     folder = None if in_place else out or Path("repaired")
-    how = work.Repair(auto, tuple(map_files or ()), folder, method, fill, overwrite, resume, provenance)
+    how = work.Repair(auto, tuple(map_files or ()), folder, method, fill, overwrite, resume, provenance, dq, dng)
     report = Report("repaired", as_json, quiet, verbose)
     report.follow(work.correct(paths, settings, how, store=o.store_folder(store), recurse=recurse))
     report.close()

@@ -24,6 +24,8 @@ def command(
     black: o.Black = None,
     white: o.White = None,
     camera: o.Camera = None,
+    planes: o.Planes = False,
+    hdu: o.Hdu = None,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
     max_time: o.MaxTime = None,
@@ -46,7 +48,9 @@ def command(
     from .. import jobs as work
     from ..report import Report
 
-    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time)
+    settings = o.common(
+        cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time, planes=planes, hdu=hdu
+    )
     report = Report("flagged", as_json, quiet, verbose)
     report.follow(work.detect(paths, settings, out=out, map_file=map_file, probability=probability, recurse=recurse))
     report.close()

@@ -19,6 +19,8 @@ def command(
     cfa: o.CfaOption = None,
     black: o.Black = None,
     white: o.White = None,
+    planes: o.Planes = False,
+    hdu: o.Hdu = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -36,7 +38,7 @@ def command(
 
     if (masks is None) == (clean is None or repaired is None) or (masks and (clean or repaired)):
         raise UsageError("give --masks, or --clean and --repaired")
-    settings = o.common(cfa, black, white, None, None, None, 1, False)
+    settings = o.common(cfa, black, white, None, None, None, 1, False, planes=planes, hdu=hdu)
     sums = work.Scores()
     report = Report("in the truth", as_json, quiet=True)
     outcomes = list(

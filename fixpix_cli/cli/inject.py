@@ -23,6 +23,8 @@ def command(
     black: o.Black = None,
     white: o.White = None,
     camera: o.Camera = None,
+    planes: o.Planes = False,
+    hdu: o.Hdu = None,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
     max_time: o.MaxTime = None,
@@ -46,7 +48,9 @@ def command(
     from ..inject import Injection
     from ..report import Report
 
-    settings = o.common(cfa, black, white, camera, None, None, jobs, dry_run, max_memory, max_time)
+    settings = o.common(
+        cfa, black, white, camera, None, None, jobs, dry_run, max_memory, max_time, planes=planes, hdu=hdu
+    )
     where = Path(pattern[4:]) if pattern.startswith("map:") else None
     spec = Injection(o.fraction(rate), delta, kind, "map" if where else pattern, seed)
     report = Report("damaged", as_json, quiet, verbose)

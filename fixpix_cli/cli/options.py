@@ -33,6 +33,13 @@ CfaOption = Annotated[
 Black = Annotated[str | None, typer.Option("--black", help="Black level in DN: N, or N,N,N,N for a 2 x 2 tile.")]
 White = Annotated[float | None, typer.Option("--white", help="Saturation level in DN.")]
 Camera = Annotated[str | None, typer.Option("--camera", help="The camera's name: where the file does not say.")]
+Hdu = Annotated[
+    str | None,
+    typer.Option("--hdu", metavar="N[,N]", help="FITS: only these image HDUs, 0 is the primary one.  [default: all]"),
+]
+Planes = Annotated[
+    bool, typer.Option("--planes", help="Layers of a cube or pages of a stack are detectors of their own, not moments.")
+]
 Threshold = Annotated[
     float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Mean probability that makes a pixel bad.")
 ]
@@ -73,6 +80,8 @@ def common(
     dry_run: bool,
     max_memory: str | None = None,
     max_time: float | None = None,
+    planes: bool = False,
+    hdu: str | None = None,
 ) -> Common:
     """The library's settings from the options.
 
@@ -101,7 +110,7 @@ def common(
         raise UsageError(f"--max-memory {max_memory}: fixpix needs {_LEAST_MEMORY // 1_000_000}M at least")
     budget = Budget(memory, max_time)
     workers = max(1, min(jobs or available(), budget.total // PER_PROCESS))
-    assume = Assume(Cfa.parse(cfa) if cfa else None, levels, white, camera)
+    assume = Assume(Cfa.parse(cfa) if cfa else None, levels, white, camera, planes, _numbers(hdu))
     return Common(assume, threshold, max_false, workers, dry_run, budget)
 
 
@@ -110,6 +119,17 @@ def start() -> None:
     from ..workers import warm
 
     warm()
+
+
+def _numbers(hdu: str | None) -> tuple[int, ...]:
+    """The HDUs of ``1`` or ``1,2``."""
+    try:
+        numbers = tuple(int(part) for part in hdu.split(",")) if hdu is not None else ()
+    except ValueError:
+        raise UsageError(f"--hdu {hdu}: give a number, or several with commas") from None
+    if any(number < 0 for number in numbers):
+        raise UsageError(f"--hdu {hdu}: HDUs count from 0, the primary one")
+    return numbers
 
 
 def size(text: str) -> int:

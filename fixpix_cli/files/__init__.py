@@ -3,6 +3,7 @@
     load(path, assume) -> Frame
     rewrite(frame, edits, temporary)      write a copy of frame.source with the edits in it
     sign(path, provenance) -> bool        say in the file what was done; False where it has no place for that
+    extend(path, hdus) -> bool            add FITS extensions; FITS alone has it
 
 A keeper is the only file that imports its foreign library and translates that
 library's exceptions. `rewrite` writes a complete new file at `temporary`;
@@ -22,22 +23,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from .. import safe
 from ..errors import FrameError, RefusedError, UnreadableError
-from ..mosaic import Assume, Edit, Frame
+from ..mosaic import Assume, Bool, Edit, Frame
 
 
 @dataclass(frozen=True)
 class Provenance:
     """What a repaired file says of itself.
 
-    version : of fixpix; pixels : repaired; method : in one word; map : name of the map file, or empty.
+    version : of fixpix; pixels : repaired; method : in one word; map : name of the map file, or empty;
+    details : further lines, for containers with room for a history.
     """
 
     version: str
     pixels: int
     method: str
     map: str = ""
+    details: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         source = f", map {self.map}" if self.map else ""
@@ -48,11 +53,13 @@ class Provenance:
 KEEPERS: dict[str, str] = {
     **dict.fromkeys((".fits", ".fit", ".fts"), "fits"),
     **dict.fromkeys((".tif", ".tiff"), "tiff"),
-    ".dng": "dng",
+    ".ser": "ser",
+    ".png": "png",
+    **dict.fromkeys((".dng", ".gpr"), "dng"),  # GoPro's GPR is a DNG, with a compression to be refused by name
     **dict.fromkeys(
         (
             *(".3fr", ".ari", ".arw", ".bay", ".cap", ".cr2", ".cr3", ".crw", ".dcr", ".dcs", ".drf", ".eip", ".erf"),
-            *(".fff", ".gpr", ".iiq", ".k25", ".kdc", ".mdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef"),
+            *(".fff", ".iiq", ".k25", ".kdc", ".mdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef"),
             *(".ptx", ".pxn", ".r3d", ".raf", ".raw", ".rw2", ".rwl", ".rwz", ".sr2", ".srf", ".srw", ".x3f"),
         ),
         "raw",
@@ -75,9 +82,14 @@ def stem_of(path: Path) -> str:
 
 
 def is_supported(path: Path) -> bool:
-    """True for files that a directory argument takes in: known suffix, not hidden, not our sidecar."""
+    """True for files that a directory argument takes in: known suffix, not hidden, not our sidecar.
+
+    Of PNGs only gray ones: the others in a folder of frames are previews and plots.
+    """
     name = path.name.lower()
-    return not name.startswith(".") and not name.endswith(SIDECARS) and suffix_of(path) in KEEPERS
+    if name.startswith(".") or name.endswith(SIDECARS) or suffix_of(path) not in KEEPERS:
+        return False
+    return suffix_of(path) != ".png" or bool(_keeper(path).is_gray(path))
 
 
 def is_native(path: Path) -> bool:
@@ -136,17 +148,24 @@ def load(path: str | os.PathLike[str], assume: Assume = Assume()) -> Frame:  # n
 
 
 def save(
-    frame: Frame, edits: Sequence[Edit], target: Path, *, overwrite: bool = False, provenance: Provenance | None = None
-) -> bool:
+    frame: Frame,
+    edits: Sequence[Edit],
+    target: Path,
+    *,
+    overwrite: bool = False,
+    provenance: Provenance | None = None,
+    extension: bytes = b"",
+) -> tuple[str, ...]:
     """Write `frame.source` with `edits` (one per plane) to `target`; everything else is copied.
 
     With `provenance`, and only if pixels changed, the file says so in its own
     place: FITS in HISTORY and FPX cards, TIFF and DNG in the Software tag.
+    `extension` are whole FITS HDUs to put at the end of a FITS file that changed.
 
     Returns
     -------
-    bool
-        False if provenance was asked for and the file has no place for it.
+    tuple of str
+        What a user should know: how the file differs beyond its bad pixels, and what it has no place for.
 
     Raises
     ------
@@ -163,13 +182,59 @@ def save(
     if not native and not any(map(len, edits)):
         with safe.replacing(target, overwrite=overwrite, like=frame.source) as temporary:
             copy(frame.source, temporary)
-        return True
-    keeper, written = _keeper(frame.source), True
+        return ()
+    keeper = _keeper(frame.source)
+    notes: list[str] = []
     with safe.replacing(target, overwrite=overwrite, like=frame.source) as temporary:
-        keeper.rewrite(frame, edits, temporary)
-        if provenance is not None and any(map(len, edits)):
-            written = keeper.sign(temporary, provenance)
-    return written
+        notes += keeper.rewrite(frame, edits, temporary) or ()
+        if provenance is not None and any(map(len, edits)) and not keeper.sign(temporary, provenance):
+            notes.append("this file has no place for provenance; nothing was added")
+        if extension and not hasattr(keeper, "extend"):
+            notes.append("only FITS files have a place for a DQ extension; `fixpix detect` writes masks")
+        elif extension and not keeper.extend(temporary, extension):
+            notes.append("this file has a DQ extension already; none was added")
+    return tuple(notes)
+
+
+def annotate(frame: Frame, bad: Sequence[Bool], target: Path, *, overwrite: bool = False) -> tuple[str, ...]:
+    """Write `frame.source` with its bad pixels listed in OpcodeList1 and every pixel as it was.
+
+    A camera raw becomes a fresh DNG, as with `save`.
+
+    Parameters
+    ----------
+    frame : Frame
+        Of a DNG or a camera raw.
+    bad : (H, W) bool arrays, one per plane
+    target : Path
+    overwrite : bool
+
+    Returns
+    -------
+    tuple of str
+        What a user should know, as with `save`.
+
+    Raises
+    ------
+    RefusedError
+        Not a DNG, or one that the opcode is not made for (`fixpix_cli.files.dng.annotate`).
+    OutputExistsError, OutputFolderError, FrameError
+        See `fixpix_cli.safe.replacing`.
+    """
+    native = is_native(frame.source)
+    if not native and frame.container != "dng":
+        raise RefusedError(f"{frame.source}: is no DNG; only a DNG can list its bad pixels")
+    dng = importlib.import_module(".dng", __name__)
+    notes: tuple[str, ...] = ()
+    with safe.replacing(target, overwrite=overwrite, like=frame.source) as temporary:
+        if native:
+            none = [Edit.between(mosaic.samples, mosaic.samples) for mosaic in frame.mosaics]
+            notes = _keeper(frame.source).rewrite(frame, none, temporary) or ()
+        if any(map(np.any, bad)):
+            dng.annotate(temporary if native else frame.source, frame.mosaics, bad[0], temporary)
+        elif not native:
+            copy(frame.source, temporary)
+    return notes
 
 
 def copy(source: Path, target: Path) -> None:

@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import RefusedError, UnreadableError
-from ..mosaic import Array, Assume, Edit, Frame
-from . import segments
+from ..mosaic import Array, Assume, Bool, Edit, Frame, Mosaic
+from . import opcodes, segments
 from .ifd import Ifd, Tree
 from .tiff import conditions_of, describe, identity_of, opened, sign
 
 CFA, LINEAR_RAW = 32803, 34892
-LUT, DIGEST, OLD_DIGEST, UNIQUE_ID, NEW_DIGEST = 50712, 51111, 50972, 50781, 51111
+LUT, LAYOUT, OLD_DIGEST, UNIQUE_ID, NEW_DIGEST = 50712, 50711, 50972, 50781, 51111
 _ABSENT = bytes(16)
 
 
@@ -50,8 +50,11 @@ def load(path: Path, assume: Assume) -> Frame:
     tree = opened(path)
     ifd = _raw_ifd(tree)
     raster = segments.raster_of(tree, ifd)
-    codes = segments.read(tree, raster)
-    _check_digest(tree, codes)
+    if tree.number(ifd, LAYOUT) not in (None, 1.0):
+        raise RefusedError(f"{path}: its colour filter array is staggered (CFALayout); fixpix handles rectangular ones")
+    codes = segments.read(tree, raster, proven=bool(_stored_digest(tree)))
+    _check_digest(tree, raster, codes)
+    prior, notes = _prior(tree, ifd, codes)
     table = None
     if LUT in ifd.entries:
         table = np.asarray(tree.values(ifd, LUT), np.uint16)
@@ -61,23 +64,80 @@ def load(path: Path, assume: Assume) -> Frame:
     for channel in range(raster.samples):
         samples = np.ascontiguousarray(codes[..., channel])
         mosaic, assumed = describe(tree, ifd, samples, assume, 16 if table is not None else raster.bits, channel)
-        mosaics.append(mosaic)
+        mosaics.append(mosaic if table is None else replace(mosaic, limit=float(table.max())))
     keys = tuple(range(len(mosaics)))
     identity, conditions = identity_of(tree, ifd, mosaics, assume), conditions_of(tree, ifd)
-    return Frame(tuple(mosaics), path, keys, identity, conditions, "dng", assumed=assumed, layout=Layout(table))
+    return Frame(
+        tuple(mosaics), path, keys, identity, conditions, "dng", assumed=assumed, layout=Layout(table),
+        prior=prior, notes=notes,
+    )  # fmt: skip
+
+
+def _prior(tree: Tree, ifd: Ifd, codes: Array) -> tuple[Bool | None, tuple[str, ...]]:
+    """The pixels that the file's OpcodeList1 calls bad, and what the user should know of that list."""
+    if opcodes.OPCODE_LIST_1 not in ifd.entries or codes.shape[2] != 1:
+        return None, ()
+    try:
+        bad, outside = opcodes.bad_pixels(tree.raw(ifd, opcodes.OPCODE_LIST_1), codes[..., 0])
+    except ValueError as error:
+        return None, (f"its OpcodeList1 is damaged and was not used ({error})",)
+    notes = (f"{outside} entries of its OpcodeList1 lie outside the frame and were left out",) if outside else ()
+    return (bad if bad.any() else None), notes
 
 
 def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> None:
     """Copy the DNG and patch the tiles that hold edited pixels, and the tags that follow from them."""
     tree = opened(frame.source)
-    ifd = _raw_ifd(tree)
-    raster = segments.raster_of(tree, ifd)
+    raster = segments.raster_of(tree, _raw_ifd(tree))
     table = frame.layout.table
     if table is not None:
         edits = [Edit(e.rows, e.cols, _nearest_code(table, e.values).astype(raster.dtype)) for e in edits]
-    changes = segments.patches(tree, raster, edits)
-    changes += _new_ids(tree, raster, edits)
+    if raster.compression == segments.JXL:
+        made = segments.encoded(tree, raster, edits)
+        changes = segments.placed(tree, raster, made, repack=True)
+        digest_now = _digest_of_streams(tree, raster, made)
+    else:
+        changes = segments.patches(tree, raster, edits, repack=True)
+        codes = _codes(frame) if table is None else segments.read(tree, raster)
+        for channel, edit in enumerate(edits):
+            codes[edit.rows, edit.cols, channel] = edit.values
+        digest_now = digest(codes)
+    changes += _new_ids(tree, edits, digest_now)
     segments.write(frame.source, temporary, changes)
+
+
+def _codes(frame: Frame) -> Array:
+    """(H, W, S) stored codes of a frame without linearisation table."""
+    return np.stack([mosaic.samples for mosaic in frame.mosaics], axis=-1)
+
+
+def annotate(source: Path, mosaics: Sequence[Mosaic], bad: Bool, temporary: Path) -> None:
+    """Copy a DNG (or change it, where `temporary` is `source`) and list bad pixels in its OpcodeList1.
+
+    Parameters
+    ----------
+    source, temporary : Path
+    mosaics : sequence of Mosaic
+        The planes of the frame.
+    bad : (H, W) bool array
+        Of the first and only plane.
+
+    Raises
+    ------
+    RefusedError
+        The opcode is for Bayer mosaics of at most 16-bit integers.
+    """
+    tree = opened(source)
+    ifd = _raw_ifd(tree)
+    mosaic = mosaics[0]
+    if len(mosaics) != 1 or not mosaic.is_integer or mosaic.samples.dtype.itemsize > 2:
+        raise RefusedError(f"{source}: OpcodeList1 can name bad pixels of 16-bit mosaics only; use --dng repair")
+    try:
+        listed = opcodes.with_list(tree.raw(ifd, opcodes.OPCODE_LIST_1), bad, mosaic.cfa)
+    except ValueError as error:
+        raise RefusedError(f"{source}: its OpcodeList1 cannot take bad pixels ({error}); use --dng repair") from error
+    changes = [segments.Patch(*write) for write in tree.added(ifd, opcodes.OPCODE_LIST_1, 7, listed)]
+    segments.write(source, temporary, changes)
 
 
 def _nearest_code(table: Array, values: Array) -> Array:
@@ -94,10 +154,10 @@ def digest(codes: Array) -> bytes:
     """NewRawImageDigest of (H, W, S) stored codes.
 
     MD5 over the MD5s of 256 x 256 tiles, row by row; each tile plane by plane,
-    little endian, in its own depth (DNG specification 1.7, NewRawImageDigest).
+    little endian, in its own depth, half floats as float32 (DNG specification 1.7, NewRawImageDigest).
     """
     total = hashlib.md5(usedforsecurity=False)
-    little = codes.dtype.newbyteorder("<")
+    little = np.dtype("<f4") if codes.dtype == np.float16 else codes.dtype.newbyteorder("<")
     for top in range(0, codes.shape[0], 256):
         for left in range(0, codes.shape[1], 256):
             tile = codes[top : top + 256, left : left + 256].astype(little, copy=False)
@@ -106,25 +166,34 @@ def digest(codes: Array) -> bytes:
     return total.digest()
 
 
+def _digest_of_streams(tree: Tree, raster: segments.Raster, made: dict[int, bytes]) -> bytes:
+    """NewRawImageDigest of JPEG XL images: MD5 over the MD5s of the compressed tiles, some of them new."""
+    total = hashlib.md5(usedforsecurity=False)
+    for index, (start, size) in enumerate(zip(raster.offsets, raster.counts, strict=True)):
+        stream = made.get(index) or bytes(tree.data[start : start + size])
+        total.update(hashlib.md5(stream, usedforsecurity=False).digest())
+    return total.digest()
+
+
 def _stored_digest(tree: Tree) -> bytes:
     value = tree.raw(tree.chain[0], NEW_DIGEST)
     return b"" if len(value) != 16 or value == _ABSENT else value
 
 
-def _check_digest(tree: Tree, codes: Array) -> None:
+def _check_digest(tree: Tree, raster: segments.Raster, codes: Array) -> None:
     stored = _stored_digest(tree)
-    if stored and codes.dtype.kind == "u" and digest(codes) != stored:
+    if not stored:
+        return
+    found = _digest_of_streams(tree, raster, {}) if raster.compression == segments.JXL else digest(codes)
+    if found != stored:
         raise UnreadableError(f"{tree.path}: is damaged: its pixels do not match its NewRawImageDigest")
 
 
-def _new_ids(tree: Tree, raster: segments.Raster, edits: Sequence[Edit]) -> list[segments.Patch]:
+def _new_ids(tree: Tree, edits: Sequence[Edit], digest_now: bytes) -> list[segments.Patch]:
     """Patches of the digest and identity tags in IFD 0, where the file has them."""
     first, changes = tree.chain[0], []
     if _stored_digest(tree):
-        codes = segments.read(tree, raster)
-        for channel, edit in enumerate(edits):
-            codes[edit.rows, edit.cols, channel] = edit.values
-        changes.append(segments.Patch(first.entries[NEW_DIGEST].place, digest(codes)))
+        changes.append(segments.Patch(first.entries[NEW_DIGEST].place, digest_now))
     if OLD_DIGEST in first.entries and first.entries[OLD_DIGEST].size == 16:
         changes.append(segments.Patch(first.entries[OLD_DIGEST].place, _ABSENT))
     if UNIQUE_ID in first.entries and first.entries[UNIQUE_ID].size == 16:
@@ -136,4 +205,4 @@ def _new_ids(tree: Tree, raster: segments.Raster, edits: Sequence[Edit]) -> list
     return changes
 
 
-__all__ = ["digest", "load", "rewrite", "sign"]
+__all__ = ["annotate", "digest", "load", "rewrite", "sign"]

@@ -7,18 +7,20 @@ Classic TIFF and BigTIFF, both byte orders (TIFF 6.0, section 2).
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import UnreadableError
+from ..errors import RefusedError, UnreadableError
 
 SUB_IFDS, EXIF_IFD = 330, 34665
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
-_MOST_IFDS, _MOST_ENTRIES = 1000, 4096
+#: A stack has a directory per page; how deep they may lie in each other; tags of one.
+_MOST_IFDS, _MOST_DEPTH, _MOST_ENTRIES = 1 << 17, 16, 4096
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ class Tree:
             raise UnreadableError(f"{self.path}: is truncated or damaged (an offset leads outside the file)")
         return struct.unpack_from(form, self.data, place)
 
-    def _ifd(self, offset: int) -> tuple[Ifd, int]:
-        if offset in self._seen or len(self._seen) >= _MOST_IFDS:
+    def _ifd(self, offset: int, depth: int = 0) -> tuple[Ifd, int]:
+        if offset in self._seen or len(self._seen) >= _MOST_IFDS or depth > _MOST_DEPTH:
             raise UnreadableError(f"{self.path}: is damaged (its image directories run in a circle)")
         self._seen.add(offset)
         head, step, word = ("Q", 20, 8) if self.big else ("H", 12, 4)
@@ -127,8 +129,8 @@ class Tree:
                 entries.setdefault(tag, Entry(tag, kind, number, value, place))
         following = self.unpack("Q" if self.big else "I", first + step * count)[0]
         ifd = Ifd(offset, entries)
-        children = [self._ifd(place)[0] for place in self.values(ifd, SUB_IFDS)]
-        exif = [self._ifd(place)[0] for place in self.values(ifd, EXIF_IFD)[:1]]
+        children = [self._ifd(place, depth + 1)[0] for place in self.values(ifd, SUB_IFDS)]
+        exif = [self._ifd(place, depth + 1)[0] for place in self.values(ifd, EXIF_IFD)[:1]]
         return Ifd(offset, entries, tuple(children), exif[0] if exif else None), following
 
     def values(self, ifd: Ifd, tag: int) -> tuple[Any, ...]:
@@ -162,6 +164,67 @@ class Tree:
                 return float(values[0])
         return None
 
-    def pack(self, entry: Entry, values: list[int]) -> bytes:
-        """Bytes of an integer tag's new value, of the old type and count."""
-        return struct.pack(f"{self.order}{entry.count}{_CODES[entry.type]}", *values)
+    def added(self, ifd: Ifd, tag: int, kind: int, data: bytes) -> list[tuple[int, bytes]]:
+        """What to write where (place, bytes) so that a directory has a tag with a value of single bytes.
+
+        A tag that is there is pointed to its new value at the end of the file. For
+        a new one the directory is copied to the end, and what led to it leads there.
+        Nothing else moves, so that offsets inside of maker notes stay right.
+
+        Raises
+        ------
+        RefusedError
+            A classic TIFF would grow beyond 4 GB.
+        """
+        head, step, word = ("Q", 20, 8) if self.big else ("H", 12, 4)
+        code = "Q" if self.big else "I"
+        end = len(self.data) + len(self.data) % 2
+        value = struct.pack(self.order + code, end) if len(data) > word else data.ljust(word, b"\0")
+        entry = struct.pack(f"{self.order}HH{code}", tag, kind, len(data)) + value
+        writes = [(end, data)] if len(data) > word else []
+        if tag in ifd.entries:
+            writes.append((ifd.entries[tag].slot, entry))
+        else:
+            count = self.unpack(head, ifd.offset)[0]
+            first = ifd.offset + struct.calcsize(head)
+            old = [bytes(self.data[first + step * n : first + step * (n + 1)]) for n in range(count)]
+            following = bytes(self.data[first + step * count : first + step * count + word])
+            entries = sorted([*old, entry], key=lambda e: int(struct.unpack_from(self.order + "H", e)[0]))
+            place = end + len(data) * bool(writes)
+            place += place % 2
+            writes.append((place, struct.pack(self.order + head, count + 1) + b"".join(entries) + following))
+            link, code = self._pointer(ifd)
+            writes.append((link, struct.pack(self.order + code, place)))
+        if max(place + len(text) for place, text in writes) >= 1 << 32 and not self.big:
+            raise RefusedError(f"{self.path}: would grow beyond the 4 GB of a classic TIFF")
+        return writes
+
+    def _pointer(self, wanted: Ifd) -> tuple[int, str]:
+        """Where in the file the offset of a directory stands, and its type."""
+        head, step, code = ("Q", 20, "Q") if self.big else ("H", 12, "I")
+        link = 8 if self.big else 4
+        for ifd in self.chain:
+            if ifd is wanted:
+                return link, code
+            link = ifd.offset + struct.calcsize(head) + step * self.unpack(head, ifd.offset)[0]
+        for parent in (ifd for top in self.chain for ifd in top.all()):
+            for number, child in enumerate(parent.children):
+                if child is wanted:
+                    entry = parent.entries[SUB_IFDS]
+                    return entry.place + number * _SIZES[entry.type], _CODES[entry.type]
+        raise ValueError("the directory is not of this file")
+
+    def renumbered(self, entry: Entry, values: list[int], end: int) -> list[tuple[int, bytes]]:
+        """What to write where (place, bytes) so that an integer tag has other values, as many as before.
+
+        Values that its type cannot hold (writers store small offsets and counts as SHORT) get a wider
+        type; if they do not fit into the entry, either, they go to `end` of the file.
+        """
+        with contextlib.suppress(struct.error):
+            return [(entry.place, struct.pack(f"{self.order}{entry.count}{_CODES[entry.type]}", *values))]
+        kind, code, word = (16, "Q", 8) if self.big else (4, "I", 4)
+        data = struct.pack(f"{self.order}{entry.count}{code}", *values)
+        place = entry.slot + (12 if self.big else 8) if len(data) <= word else end + end % 2
+        pointer = b"" if len(data) <= word else struct.pack(self.order + code, place)
+        head = struct.pack(f"{self.order}HH{code}", entry.tag, kind, entry.count)
+        return [(entry.slot, head + pointer), (place, data)]

@@ -3,7 +3,10 @@
 The keeper of rawpy and, for the DNG, of tifffile. `raw_image` is the full
 stored frame. LibRaw's colour pattern is asked for at the corner of the visible
 area, where its answer is right also for X-Trans with odd margins, and then
-moved to the stored corner. Black levels come by colour, not by position.
+moved to the stored corner. Black levels come by colour, not by position. LibRaw
+folds patterns that it does not know (Quad-Bayer, white pixels) into wrong
+Bayer ones: a TIFF tag that says otherwise wins, and what is still no pattern
+that LibRaw handles is refused by name.
 
 The DNG follows what Adobe's validator, LibRaw, dcraw, darktable and RawTherapee
 accept: lossless JPEG in tiles of 256 x 256 with two components, 16 bits stated,
@@ -25,11 +28,15 @@ from .. import __version__
 from ..cfa import MONO, Cfa
 from ..errors import RefusedError, UnreadableError
 from ..mosaic import Area, Array, Assume, Conditions, Edit, Frame, Identity, Mosaic, shifted_black
-from .tiff import opened, sign
+from . import exiftool
+from .ifd import Tree
+from .tiff import cfa_of, opened, sign
 
 _CODES = {"R": 0, "G": 1, "B": 2, "C": 3, "M": 4, "Y": 5, "W": 6}
 #: XYZ (D65) to linear sRGB, for cameras of which LibRaw knows no matrix (IEC 61966-2-1).
 _SRGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
+#: The primaries that a colour lets through.
+_MIXED = {"R": (1, 0, 0), "G": (0, 1, 0), "B": (0, 0, 1), "C": (0, 1, 1), "M": (1, 0, 1), "Y": (1, 1, 0)}
 _TILE = 256
 #: Pixels per byte of a camera raw at most: one bit each, the shortest code there is.
 _MOST_PER_BYTE = 8
@@ -79,15 +86,15 @@ def load(path: Path, assume: Assume) -> Frame:
         tile = tuple(tuple(float(levels[i]) for i in row) for row in indices)
         white = assume.white or float(raw.white_level)
         conditions = _conditions(raw)
-    cfa = assume.cfa or seen.shifted(-top, -left)
+    cfa = assume.cfa or _tagged(path) or _known(path, seen).shifted(-top, -left)
     if assume.black is not None:
         given = assume.black
         black: tuple[tuple[float, ...], ...] = (given,) if len(given) == 1 else (given[:2], given[2:])
     else:
         black = shifted_black(tile, -top, -left)
-    make, model = ("", assume.camera) if assume.camera else _camera(path)
+    make, model, serial = ("", assume.camera, "") if assume.camera else _camera(path)
     mosaic = Mosaic(samples, cfa, black, white, active)
-    identity = Identity(make, model, "", mosaic.shape, cfa.name)
+    identity = Identity(make, model, serial, mosaic.shape, cfa.name)
     return Frame((mosaic,), path, (0,), identity, conditions, "raw")
 
 
@@ -101,6 +108,30 @@ def _pattern(raw: Any, top: int, left: int) -> tuple[Cfa, tuple[tuple[int, ...],
     return Cfa(tuple("".join(letters[i] for i in row) for row in indices)), indices
 
 
+def _tagged(path: Path) -> Cfa | None:
+    """The pattern of a raw that is a TIFF with CFAPattern tags other than a Bayer tile, which LibRaw would misread."""
+    with contextlib.suppress(UnreadableError):
+        tree = opened(path)
+        for ifd in (ifd for top in tree.chain for ifd in top.all()):
+            corner = tree.values(ifd, 50829)[:2] or (0, 0)  # LibRaw rounds margins
+            cfa = cfa_of(tree, ifd, Area(int(corner[0]), int(corner[1]), 0, 0))
+            if cfa is not None and not cfa.is_bayer and cfa.period != (6, 6):
+                return cfa
+    return None
+
+
+def _known(path: Path, cfa: Cfa) -> Cfa:
+    """The pattern, if it is one that LibRaw tells reliably: mono, Bayer, X-Trans, or four colours in equal shares."""
+    letters = "".join("".join(row) for row in cfa.tile)
+    shares = sorted((letter, letters.count(letter)) for letter in set(letters))
+    equal = set(letters) == set("GMCY") and len({count for _, count in shares}) == 1
+    if cfa.is_mono or cfa.is_bayer or equal or shares == [("B", 8), ("G", 20), ("R", 8)]:
+        return cfa
+    raise RefusedError(
+        f"{path}: has a colour filter array that fixpix does not know (LibRaw shows {letters}); state it with --cfa"
+    )
+
+
 def _conditions(raw: Any) -> Conditions:
     """What LibRaw knows of the exposure; zero means that it does not know."""
     other = getattr(raw, "other", None)
@@ -112,39 +143,98 @@ def _conditions(raw: Any) -> Conditions:
     return Conditions(exposure=float(shutter) or None, gain=float(iso) or None, time=time)
 
 
-def _camera(path: Path) -> tuple[str, str]:
-    """Make and model: from the TIFF tags or, in Canon's CRW, from its heap (rawpy does not tell)."""
+def _camera(path: Path) -> tuple[str, str, str]:
+    """Make, model and serial number: from the TIFF tags or, in Canon's CRW, from its heap (rawpy does not tell)."""
     with contextlib.suppress(UnreadableError):
         tree = opened(path)
-        return tree.text(tree.chain[0], 271), tree.text(tree.chain[0], 272)
+        first = tree.chain[0]
+        exif = [ifd.exif for ifd in first.all() if ifd.exif]
+        serial = tree.text(first, 50735) or next(filter(None, (tree.text(place, 42033) for place in exif)), "")
+        return tree.text(first, 271), tree.text(first, 272), serial
     data = path.read_bytes()
     if match := re.search(rb"(Canon)\0(Canon [ -~]{2,40})\0", data):
-        return match[1].decode(), match[2].decode()
-    return "", ""
+        return match[1].decode(), match[2].decode(), ""
+    return "", "", ""
 
 
-def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> None:
-    """Write a fresh DNG of the camera raw with the edits in it."""
+def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> tuple[str, ...]:
+    """Write a fresh DNG of the camera raw with the edits in it; what it lacks of the raw's metadata is a note."""
     mosaic = frame.mosaics[0]
     samples = mosaic.samples.copy()
     samples[edits[0].rows, edits[0].cols] = edits[0].values
     with _opened(frame.source) as raw:
-        matrix = np.asarray(raw.rgb_xyz_matrix)[:3]
-        balance = _balance(raw)
-        flip = raw.sizes.flip
-    write_dng(temporary, frame, samples, matrix, balance, {3: 3, 5: 8, 6: 6}.get(flip, 1))
+        letters = raw.color_desc.decode("ascii")
+        planes = letters if set(letters) == set("GMCY") else "RGB"
+        matrix = np.asarray(raw.rgb_xyz_matrix, float)[: len(planes)]
+        if not np.any(matrix) and planes == "RGB" and not mosaic.cfa.is_mono:
+            matrix = _rendered_matrix(raw)
+        balance = _balance(raw, len(planes))
+        flip, aspect = raw.sizes.flip, float(raw.sizes.pixel_aspect)
+    write_dng(temporary, frame, samples, matrix, balance, {3: 3, 5: 8, 6: 6}.get(flip, 1), planes, aspect)
+    try:
+        whole = exiftool.carried(frame.source, temporary)
+        if _image(temporary.read_bytes(), temporary) != _image(whole, temporary):
+            raise ValueError("exiftool changed the image")
+    except (ValueError, UnreadableError) as error:
+        return (
+            f"{error}: of the metadata only camera, exposure, ISO and orientation are in the DNG; "
+            "lens, dates, GPS, XMP, IPTC and maker notes are left out",
+        )
+    temporary.write_bytes(whole)
+    return ()
 
 
-def _balance(raw: Any) -> Array:
-    """White balance multipliers of red, green and blue; those for daylight, or ones, where the file has none."""
-    for given in (raw.camera_whitebalance, raw.daylight_whitebalance):
-        wb = np.asarray(given[:3], float)
-        if np.all(wb > 0):
-            return wb
-    return np.ones(3)
+def _rendered_matrix(raw: Any) -> Array:
+    """(3, 3) XYZ (D65) to camera, from what LibRaw renders.
+
+    For some cameras it has colours that it does not tell (`rgb_xyz_matrix` is
+    zero): the matrix between its linear renderings in the camera's colours and in
+    sRGB is those. Zero where the frame has too few colours to see it.
+    """
+    import rawpy
+
+    spaces = (rawpy.ColorSpace.raw, rawpy.ColorSpace.sRGB)
+    camera, srgb = (
+        raw.postprocess(
+            output_color=space, gamma=(1, 1), user_wb=[1, 1, 1, 1], no_auto_bright=True, half_size=True, output_bps=16
+        )
+        .reshape(-1, 3)
+        .astype(float)
+        for space in spaces
+    )
+    clear = np.all((camera > 500) & (camera < 60000) & (srgb > 500) & (srgb < 60000), axis=1)
+    if np.count_nonzero(clear) < 1000:
+        return np.zeros((3, 3))
+    turned, _, rank, _ = np.linalg.lstsq(srgb[clear], camera[clear], rcond=1e-3)
+    return turned.T @ _SRGB if rank == 3 else np.zeros((3, 3))
 
 
-def write_dng(path: Path, frame: Frame, samples: Array, matrix: Array, balance: Array, orientation: int = 1) -> None:
+def _image(data: bytes, path: Path) -> tuple[Any, ...]:
+    """All of a fresh DNG that makes its image: the encoded tiles, and the values of the tags behind them."""
+    tree = Tree.of(path, data)
+    first = tree.chain[0]
+    tags = (256, 257, 258, 259, 262, 274, 277, 322, 323, 33421, 33422, *range(50706, 50740), 50778, 50829)
+    where = zip(tree.values(first, 324), tree.values(first, 325), strict=True)
+    tiles = [bytes(data[start : start + size]) for start, size in where]
+    return tiles, [tree.values(first, tag) for tag in tags]
+
+
+def _balance(raw: Any, count: int) -> Array | None:
+    """White balance multipliers of the colours as shot, or None where the file has none."""
+    wb = np.asarray(raw.camera_whitebalance[:count], float)
+    return wb if np.all(wb > 0) else None
+
+
+def write_dng(
+    path: Path,
+    frame: Frame,
+    samples: Array,
+    matrix: Array,
+    balance: Array | None,
+    orientation: int = 1,
+    planes: str = "RGB",
+    aspect: float = 1.0,
+) -> None:
     """Write a mosaic as a DNG 1.4.
 
     Parameters
@@ -153,10 +243,21 @@ def write_dng(path: Path, frame: Frame, samples: Array, matrix: Array, balance: 
     frame : Frame
         For camera, CFA, levels, active area and conditions.
     samples : (H, W) uint8 or uint16 array, DN
-    matrix : (3, 3) array
+    matrix : (C, 3) array
         XYZ (D65) to camera; all zero: that of sRGB.
-    balance : (3,) array
-        White balance multipliers.
+    balance : (C,) array or None
+        White balance multipliers as shot; None: unknown, and the reader's to choose as it is for the raw.
+    orientation : int
+        EXIF's number.
+    planes : str of C letters
+        The colours of the mosaic in the order of `matrix` and `balance`.
+    aspect : float
+        Width of a pixel over its height.
+
+    Raises
+    ------
+    RefusedError
+        Samples or colours that do not go into a DNG.
     """
     import tifffile
 
@@ -169,11 +270,14 @@ def write_dng(path: Path, frame: Frame, samples: Array, matrix: Array, balance: 
     seen = cfa.shifted(area.top, area.left)
     rows, cols = seen.period
     black = shifted_black(mosaic.black, area.top, area.left)
-    if (len(black), len(black[0])) == (1, 1):
+    if len({level for row in black for level in row}) == 1:
         black = ((black[0][0],),)
     name = " ".join(dict.fromkeys(f"{frame.identity.make} {frame.identity.model}".split())) or "unknown camera"
+    if not cfa.is_mono and not set(cfa.colours) <= set(planes):
+        raise RefusedError(f"{frame.source}: the colours of {cfa.name} are unknown; a DNG of them would be wrong")
     if not np.any(matrix):
-        matrix = _SRGB
+        mixed = np.array([_MIXED[letter] for letter in planes], float)
+        matrix = mixed / mixed.sum(axis=1, keepdims=True) @ _SRGB
     crop = (area.bottom - area.top, area.right - area.left)
     tags: list[tuple[int, int, int, Any, bool]] = [
         (50706, 1, 4, b"\1\4\0\0", True),
@@ -189,16 +293,18 @@ def write_dng(path: Path, frame: Frame, samples: Array, matrix: Array, balance: 
     ]
     if not cfa.is_mono:
         pattern = bytes(_CODES[seen.colour(r, c)] for r in range(rows) for c in range(cols))
-        neutral = balance[1] / balance
         tags += [
             (33421, 3, 2, (rows, cols), True),
             (33422, 1, len(pattern), pattern, True),
-            (50710, 1, 3, b"\0\1\2", True),
+            (50710, 1, len(planes), bytes(_CODES[letter] for letter in planes), True),
             (50711, 3, 1, 1, True),
-            (50721, 10, 9, _rationals(list(matrix.reshape(-1)), 10000), True),
+            (50721, 10, matrix.size, _rationals(list(matrix.reshape(-1)), 10000), True),
             (50778, 3, 1, 21, True),
-            (50728, 5, 3, _rationals(list(neutral), 1_000_000), True),
         ]
+        if balance is not None:
+            tags.append((50728, 5, len(planes), _rationals(list(balance[1] / balance), 1_000_000), True))
+    if aspect != 1.0:
+        tags.append((50718, 5, 2, _rationals([aspect, 1.0], 1_000_000), True))
     if frame.identity.make:
         tags.append((271, 2, 0, frame.identity.make, True))
     if frame.identity.model:

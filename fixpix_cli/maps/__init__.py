@@ -1,6 +1,17 @@
 """Floor 2. Defect maps on disk: masks and truths, camera maps, and the store that keeps them."""
 
-from .fitsmap import CameraMap, MaskFile, for_frame, read_map, read_mask, write_mask
+from .fitsmap import CameraMap, MaskFile, dq_extensions, for_frame, read_map, read_mask, write_mask
 from .store import Store, add, key_of
 
-__all__ = ["CameraMap", "MaskFile", "Store", "add", "for_frame", "key_of", "read_map", "read_mask", "write_mask"]
+__all__ = [
+    "CameraMap",
+    "MaskFile",
+    "Store",
+    "add",
+    "dq_extensions",
+    "for_frame",
+    "key_of",
+    "read_map",
+    "read_mask",
+    "write_mask",
+]

@@ -12,9 +12,11 @@ of defects, not of pixels.
 from __future__ import annotations
 
 import contextlib
+import io
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from ..mosaic import Array, Conditions, Identity
 FORMAT = 2
 FIELDS_1 = tuple(name for name in FIELDS if name not in ("support", "supported"))
 _TILE_PIXELS = 3_000_000
+_BLOCK = 2880
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +95,7 @@ def _translated(path: Path) -> Iterator[None]:
 def _dq_hdu(planes: Sequence[DefectMap], extver: int) -> Any:
     from astropy.io import fits
 
-    data = planes[0].dq if len(planes) == 1 else np.stack([plane.dq for plane in planes])
+    data = planes[0].dq if len(planes) == 1 else _stacked(planes)
     width = data.shape[-1]
     rows = min(data.shape[-2], max(1, _TILE_PIXELS // max(1, width)))
     tile = (rows, width) if data.ndim == 2 else (1, rows, width)
@@ -100,6 +103,16 @@ def _dq_hdu(planes: Sequence[DefectMap], extver: int) -> Any:
     hdu.header["EXTVER"] = extver
     hdu.header["BUNIT"] = ("", "JWST data-quality bits, see DQ_DEF")
     return hdu
+
+
+def _stacked(planes: Sequence[DefectMap]) -> Array:
+    """(N, H, W) int32 in a file without a name: of a long series only the pages in use lie in memory."""
+    with tempfile.TemporaryFile() as scratch:
+        stack = np.memmap(scratch, np.int32, "w+", shape=(len(planes), *planes[0].dq.shape))
+    for number, plane in enumerate(planes):
+        if plane.dq.any():  # what is not written stays a hole of zeros
+            stack[number] = plane.dq
+    return stack
 
 
 def _definition_hdu() -> Any:
@@ -119,9 +132,19 @@ def _definition_hdu() -> Any:
 
 
 def _dq_hdus(planes: Sequence[DefectMap], keys: Sequence[int], per_key: bool) -> list[Any]:
-    if per_key and len(planes) > 1:
-        return [_dq_hdu([plane], key) for plane, key in zip(planes, keys, strict=True)]
+    if per_key and len(set(keys)) > 1:
+        groups = {key: [plane for plane, own in zip(planes, keys, strict=True) if own == key] for key in keys}
+        return [_dq_hdu(group, key) for key, group in groups.items()]
     return [_dq_hdu(planes, 1)]
+
+
+def dq_extensions(planes: Sequence[DefectMap], *, keys: Sequence[int], per_key: bool) -> bytes:
+    """The ``DQ`` and ``DQ_DEF`` extensions of a FITS frame as bytes, to be put behind its images; see `write_mask`."""
+    from astropy.io import fits
+
+    stream = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), *_dq_hdus(planes, keys, per_key), _definition_hdu()]).writeto(stream)
+    return stream.getvalue()[_BLOCK:]  # an empty primary HDU takes one block
 
 
 def write_mask(
@@ -159,7 +182,7 @@ def write_mask(
     hdus = [primary, *_dq_hdus(planes, keys, per_key), _definition_hdu()]
     for number, values in enumerate(probability):
         hdu = fits.CompImageHDU(values, name="PROB", compression_type="GZIP_2")
-        hdu.header["EXTVER"] = keys[number] if per_key and len(planes) > 1 else number + 1
+        hdu.header["EXTVER"] = keys[number] if per_key and 1 < len(planes) == len(set(keys)) else number + 1
         hdus.append(hdu)
     with safe.replacing(path, overwrite=overwrite) as temporary:
         fits.HDUList(hdus).writeto(temporary, overwrite=True)
@@ -193,8 +216,17 @@ def read_mask(path: Path) -> MaskFile:
         return MaskFile(path, tuple(planes), str(header.get("ROWORDER", "")).strip().upper(), camera, cards)
 
 
-def for_frame(mask: MaskFile, shapes: Sequence[tuple[int, int]], row_order: str) -> tuple[list[DefectMap], list[str]]:
+def for_frame(
+    mask: MaskFile, shapes: Sequence[tuple[int, int]], row_order: str, moments: int = 1
+) -> tuple[list[DefectMap], list[str]]:
     """The mask's planes as they fit a frame, and warnings.
+
+    Parameters
+    ----------
+    shapes : of the frame's planes
+    moments : int
+        How many times a series holds these planes. A mask of one moment's planes, such as a camera map, is
+        repeated for all of them.
 
     Raises
     ------
@@ -202,7 +234,10 @@ def for_frame(mask: MaskFile, shapes: Sequence[tuple[int, int]], row_order: str)
         Another shape or number of planes.
     """
     have = [plane.dq.shape for plane in mask.planes]
-    if have != list(shapes):
+    if moments > 1 and have == list(shapes):
+        mask = replace(mask, planes=mask.planes * moments)
+        have = have * moments
+    if have != list(shapes) * moments:
         want, got = (" + ".join(f"{h} x {w}" for h, w in group) for group in (shapes, have))
         raise MismatchError(f"{mask.path}: is {got} pixels, the frame {want}; use a map made from this camera's frames")
     if row_order and mask.row_order and row_order != mask.row_order:
@@ -374,6 +409,7 @@ __all__ = [
     "DQ",
     "CameraMap",
     "MaskFile",
+    "dq_extensions",
     "for_frame",
     "read_map",
     "read_mask",

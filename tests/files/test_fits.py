@@ -117,12 +117,9 @@ def test_odd_temperatures(tmp_path):
 def test_what_cannot_be_kept_exact_is_refused(tmp_path):
     from astropy.io import fits
 
-    cube = write_fits(tmp_path / "cube.fits", np.zeros((3, 4, 5), np.uint16))
-    with pytest.raises(RefusedError, match="3 axes"):
-        files.load(cube)
     with open(tmp_path / "s.fits", "wb") as stream:
         text = write_fits(tmp_path / "plain.fits", image(np.int16)).read_bytes()
-        stream.write(text.replace(b"EXTEND  =                    T", b"BSCALE  =                  0.5"))
+        stream.write(text.replace(b"EXTEND  =                    T", b"BSCALE  =                 -0.5"))
     with pytest.raises(RefusedError, match="BSCALE"):
         files.load(tmp_path / "s.fits")
     table = fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns([fits.Column("A", "J", array=[1])])])
@@ -204,21 +201,6 @@ def test_gzip_keeps_its_name_and_time(tmp_path):
     assert len(old) == len(new) and np.flatnonzero(old != new).min() >= frame.layout[0].offset
 
 
-@pytest.mark.parametrize("name", ["a.fits.fz", "a.fits"])
-def test_tile_compressed_images_load_and_are_not_rewritten(tmp_path, name):
-    """Lost otherwise: an fpacked night is 'no image', or comes back with other pixels."""
-    from astropy.io import fits
-
-    path = tmp_path / name
-    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(image(np.uint16))]).writeto(path)
-    frame = files.load(path)
-    assert frame.mosaics[0].samples.dtype == np.uint16
-    assert np.array_equal(frame.mosaics[0].samples, image(np.uint16))
-    with pytest.raises(RefusedError, match="funpack"):
-        files.save(frame, [Edit.between(image(np.uint16), edited(image(np.uint16)))], tmp_path / f"out-{name}")
-    assert not (tmp_path / f"out-{name}").exists()
-
-
 def test_damaged_tiles_and_boasting_headers_stay_our_errors(tmp_path):
     """Lost otherwise: one bad file of the night ends the run with a traceback or takes all memory."""
     from astropy.io import fits
@@ -255,7 +237,7 @@ def test_fuzzed_files_raise_our_errors_only(tmp_path):
                 files.load(path)
 
 
-@pytest.mark.parametrize("word", ["bzip2", "xz", "SIMPLE = F", "No SIMPLE card", "END", "promises", "32768.5"])
+@pytest.mark.parametrize("word", ["bzip2", "xz", "SIMPLE = F", "No SIMPLE card", "END", "promises", "not a number"])
 def test_the_reason_is_in_the_message(tmp_path, word):
     """Lost otherwise: the user cannot tell a bad download from a file to unpack first."""
     import bz2
@@ -269,10 +251,10 @@ def test_the_reason_is_in_the_message(tmp_path, word):
         "No SIMPLE card": b"\xff\xd8\xff\xe0" + bytes(5000),
         "END": whole[:2880].replace(b"END   ", b"XXX   ") + whole[2880:],
         "promises": whole[:5000],
-        "32768.5": whole.replace(b"BZERO   =                32768", b"BZERO   =              32768.5"),
+        "not a number": whole.replace(b"BZERO   =                32768", b"BZERO   =                'off'"),
     }[word]
     (tmp_path / "bad.fits").write_bytes(data)
-    with pytest.raises(RefusedError if word == "32768.5" else UnreadableError) as raised:
+    with pytest.raises(UnreadableError) as raised:
         files.load(tmp_path / "bad.fits")
     assert word in str(raised.value) and "bad.fits" in str(raised.value)
 
@@ -347,7 +329,9 @@ def test_a_real_fpacked_frame_equals_its_unpacked_twin(data):
 
 @pytest.mark.data
 def test_real_files(tmp_path, data):
-    for path in [*sorted((data / "fits").glob("*.fits")), *sorted((data / "darks").glob("*.FIT"))[:4]]:
+    paths = [*sorted((data / "fits").glob("*.[fF][iI][tT][sS]")), *sorted((data / "darks").glob("*.FIT"))]
+    assert len(paths) > 40
+    for path in paths:
         frame = files.load(path, Assume())
         before = frame.mosaics[0].samples
         after = edited(before)

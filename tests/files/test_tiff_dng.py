@@ -79,12 +79,10 @@ def test_float_tiffs(tmp_path, options):
     check(tmp_path / "a.tif", tmp_path / "o.tif", values)
 
 
-def test_tiffs_that_are_not_one_image_are_refused(tmp_path):
-    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((4, 20, 30), np.uint16), photometric="minisblack")
+def test_lossy_tiffs_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "j.tif", np.zeros((64, 64), np.uint8), compression="jpeg")
-    for name, word in (("stack", "pages"), ("j", "JPEG")):
-        with pytest.raises(FixpixError, match=word):
-            files.load(tmp_path / f"{name}.tif")
+    with pytest.raises(FixpixError, match="JPEG"):
+        files.load(tmp_path / "j.tif")
 
 
 def dng(path, samples, bits=16, order="<", compression=1, tile=None, extra=(), active=None):
@@ -176,9 +174,8 @@ def test_compressed_dng_touches_only_the_tiles_with_edits(tmp_path, compression)
     one, two = opened(source), opened(target)
     a, b = (segments.raster_of(t, t.chain[0]) for t in (one, two))
     for n in range(1, len(a.offsets)):
-        assert (a.offsets[n], a.counts[n]) == (b.offsets[n], b.counts[n])
-        piece = slice(a.offsets[n], a.offsets[n] + a.counts[n])
-        assert bytes(one.data[piece]) == bytes(two.data[piece])
+        old, new = (slice(r.offsets[n], r.offsets[n] + r.counts[n]) for r in (a, b))
+        assert bytes(one.data[old]) == bytes(two.data[new])
     assert np.array_equal(files.load(target).mosaics[0].samples, after)
 
 
