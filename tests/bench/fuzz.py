@@ -146,6 +146,8 @@ def made(keeper: str) -> dict[str, bytes]:
             "packbits.tif": tiff_bytes(plain.astype(np.uint8), compression="packbits", byteorder=">"),
             "float.tif": tiff_bytes(floats, compression="zlib", predictor=3),
             "big.tif": tiff_bytes(plain, bigtiff=True, rowsperstrip=11),
+            "stack.tif": tiff_bytes(np.stack([plain] * 3), compression="zlib", predictor=2, rowsperstrip=40),
+            "imagej.tif": tiff_bytes(np.stack([plain] * 3), imagej=True, truncate=True),
             "rgb.tif": tiff_bytes(np.stack([plain] * 3, axis=-1), photometric="rgb"),
         }
     if keeper == "dng":
@@ -247,7 +249,9 @@ def decoded(path: Path) -> list[np.ndarray] | None:
 
             return [np.asarray(imagecodecs.png_decode(path.read_bytes()))]
         if suffix == ".ser":
-            return [np.frombuffer(path.read_bytes()[178:], np.uint8)]
+            data = path.read_bytes()
+            wide = int.from_bytes(data[34:38], "little") > 8
+            return [np.frombuffer(data[178 : len(data) - len(data) % 2], "<u2" if wide else np.uint8)]
         import rawpy
 
         with rawpy.imread(str(path)) as raw:
