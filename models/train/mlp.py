@@ -246,8 +246,11 @@ def main() -> None:
     for name, (corrector, *_) in found.items():
         scores[name]["microseconds"] = measure.microseconds(corrector)
     print(json.dumps(scores, indent=1))
-    corrector, plan, model, facts = found[min(found, key=lambda name: scores[name]["all"])]
-    rows = measure.measure({"mlp": corrector}, folder)
+    winner = found[min(found, key=lambda name: scores[name]["all"])][1]
+    plan = Plan.of(winner.radius, settings["net"] | {"steps": settings["net"]["winner_steps"]})
+    model, facts = made(kept, plan, settings, options)
+    path = shipping.write(model, card_of(plan, settings, facts, {}, folder), run)
+    rows = measure.measure({"mlp": MlpCorrector.open(path)}, folder)
     measure.print_table(rows)
     shipping.write(model, card_of(plan, settings, facts, measure.summary(rows) | {"candidates": scores}, folder))
 
