@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import importlib
 import os
 import re
 import time
@@ -28,7 +29,7 @@ from .errors import FixpixError, FrameError, NoMapError, RefusedError, StoreErro
 from .evidence import DEFAULT_THRESHOLD, Bin, Counted, Evidence, Tally
 from .inject import Injection, inject
 from .mosaic import Array, Assume, Bool, Conditions, Edit, Frame, Identity, Lazy, Mosaic, digest
-from .repair import CLASSICAL, Corrector, in_tiles, noise_fill, repair, repairable
+from .repair import CLASSICAL, Corrector, in_tiles, noise_fill, otherwise, repair, repairable
 from .score import Correction, Detection, correction, detection
 
 DONE, SKIPPED, FAILED, PLANNED = "done", "skipped", "failed", "planned"
@@ -580,8 +581,8 @@ def correct(
     if not common.dry_run:
         for folder in {target.parent for target in targets}:
             safe.sweep(folder)
-    if how.method == "mlp":
-        _mlp()  # a missing or damaged model stops the run before any frame
+    if how.method in _NETS:
+        _net(how.method)  # a missing or damaged model stops the run before any frame
     remembered: dict[Path, Any] = {}
     weak: dict[str, list[DefectMap]] = {}
     if how.auto and len(sources) > 1 and not common.dry_run:
@@ -922,10 +923,18 @@ def _listed(frame: Frame) -> tuple[DefectMap, str]:
     return found, f"{len(found)} pixels that its OpcodeList1 calls bad were counted as bad"
 
 
-def _mlp() -> Any:
-    from .nets.correctors import shipped_mlp
+#: method -> (module, name) of what opens its net
+_NETS = {
+    "mlp": ("nets.correctors", "shipped_mlp"),
+    "vit": ("nets.reconstructors", "shipped_vit"),
+    "cnn": ("nets.holes", "shipped_cnn"),
+}
 
-    return shipped_mlp()
+
+def _net(method: str) -> Any:
+    """The shipped net of a method, opened when first asked for."""
+    module, name = _NETS[method]
+    return getattr(importlib.import_module(f".{module}", __package__), name)()
 
 
 def _repair(mosaic: Mosaic, bad: Bool, how: Repair, path: Path) -> tuple[str, Array]:
@@ -949,16 +958,20 @@ def _repair(mosaic: Mosaic, bad: Bool, how: Repair, path: Path) -> tuple[str, Ar
 
 
 def _corrector(mosaic: Mosaic, bad: Bool, method: str) -> tuple[str, Corrector]:
+    """The corrector of a method, and the method's name as the report gives it."""
+    if method == "auto":
+        mlp = _net("mlp")
+        rate = int(np.count_nonzero(bad)) / bad.size
+        method = strategy.choose(rate, mlp.default_up_to if mlp.supports(mosaic.cfa) else None)
     if method in CLASSICAL:
         return method, CLASSICAL[method]
-    mlp = _mlp()
-    supported = mlp.supports(mosaic.cfa)
-    if method == "mlp" and not supported:
-        return f"least-squares (the mlp does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
-    if method == "auto":
-        rate = int(np.count_nonzero(bad)) / bad.size
-        method = strategy.choose(rate, mlp.default_up_to if supported else None)
-    return method, CLASSICAL.get(method) or in_tiles(mlp, strategy.TILE, strategy.HALO)
+    net = _net(method)
+    if not net.supports(mosaic.cfa):
+        return f"least-squares (the {method} does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
+    name = method
+    if method == "cnn":
+        name, net = "cnn, mlp elsewhere", otherwise(net, _net("mlp"))
+    return name, in_tiles(net, strategy.TILE, strategy.HALO)
 
 
 # ---------------------------------------------------------------- inject
