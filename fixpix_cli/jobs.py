@@ -578,6 +578,9 @@ def correct(
         targets = plan(sources, how.out, lambda p: files.output_name(p))
         if not common.dry_run:
             safe.ensure_folder(how.out)
+    if not common.dry_run:
+        for folder in {target.parent for target in targets}:
+            safe.sweep(folder)
     if how.method in _NETS:
         _net(how.method)  # a missing or damaged model stops the run before any frame
     remembered: dict[Path, Any] = {}

@@ -44,7 +44,7 @@ _MEMORY, _MEMORY_PER_BYTE = 2_000_000_000, 64
 #: A frame's CPU seconds unless told otherwise: this, and so much for each byte of its file.
 _SECONDS, _SECONDS_PER_BYTE = 120.0, 30e-6
 #: The clock may show this many times the CPU seconds: for slow disks and for machines with other work.
-_PATIENCE = 6
+_PATIENCE = 10
 #: A process at work on a common frame takes about this much, in bytes; fewer bytes each are not worth a process.
 PER_PROCESS = 400_000_000
 

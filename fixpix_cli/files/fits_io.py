@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -54,7 +55,7 @@ def opened(path: Path, *, tables: bool = False) -> Iterator[Any]:
             ) as hdus:
                 if hdus[0].header.get("SIMPLE") is False:
                     raise UnreadableError(f"{path}: says of itself that it is not standard FITS (SIMPLE = F)")
-                yield hdus
+                yield list(_walked(hdus))
     except (
         *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError),
         *(zlib.error, fits.VerifyError),
@@ -64,6 +65,24 @@ def opened(path: Path, *, tables: bool = False) -> Iterator[Any]:
         if error.errno is not None:
             raise
         raise UnreadableError(f"{path}: is damaged or not FITS ({first_line(error)})") from error
+
+
+def _walked(hdus: Any) -> Iterator[Any]:
+    """The HDUs that follow each other without a gap.
+
+    Left to itself astropy takes whatever lies behind the last one for a header and
+    looks for its END card to the end of the file, be it gigabytes of zeros.
+    """
+    for index in itertools.count():
+        try:
+            hdu = hdus[index]
+        except IndexError:
+            return
+        yield hdu
+        info = hdu.fileinfo()
+        info["file"].seek(info["datLoc"] + info["datSpan"])
+        if info["file"].read(8) != b"XTENSION":
+            return
 
 
 def first_line(error: Exception) -> str:
