@@ -3,7 +3,7 @@
 Rules and net fail on different pixels: the rules flag sharp texture, the net weak outliers that are the frame's own.
 So a pixel needs both: the mean of their log-likelihood ratios, but at most a little more than the lesser one
 (``python models/train/detections.py`` shows it beside others). From some damage rate on the rules are lost, and the
-net looks a second time, without the suspects of the first. Darks and CFAs that the nets do not know are the rules'
+net looks a second time (and a third), without the suspects of the first. Darks and CFAs that the nets do not know are the rules'
 alone, as are frames with gaps.
 """
 
@@ -185,13 +185,21 @@ def detect(
     first = net.ratios_of(seen)
     rate = rate_of(first, clear=-np.inf)
     if rate >= net.serving("dense_rate"):
-        again = second.Second.of(light, first, rate)
-        ratios = (dense or shipped_dense()).ratios_of(again)
-        return detection_of(mosaic, ratios, rate_of(ratios, clear=-np.inf), "unet, second look")
+        return _looked_again(mosaic, light, first, rate, dense or shipped_dense())
     both = together(seen.rules, first, net.serving("agreement"))
     if exposure is None or exposure < LONG:
         both -= np.float32(net.serving("caution"))
     return detection_of(mosaic, both, rate_of(seen.rules), "rules+unet")
+
+
+def _looked_again(mosaic: Mosaic, light: Mosaic, ratios: Float32, rate: float, dense: UnetDetector) -> Detection:
+    """A second look at dense damage and, where it is denser still, a third."""
+    looks = "second look"
+    if rate >= dense.serving("third_rate"):
+        ratios = dense.ratios_of(second.Second.of(light, ratios, rate))
+        rate, looks = rate_of(ratios, clear=-np.inf), "third look"
+    ratios = dense.ratios_of(second.Second.of(light, ratios, rate))
+    return detection_of(mosaic, ratios, rate_of(ratios, clear=-np.inf), f"unet, {looks}")
 
 
 def together(rules: Float32, net: Float32, agreement: float) -> Float32:
