@@ -3,8 +3,8 @@
 Rules and net fail on different pixels: the rules flag sharp texture, the net weak outliers that are the frame's own.
 So a pixel needs both: the mean of their log-likelihood ratios, but at most a little more than the lesser one
 (``python models/train/detections.py`` shows it beside others). From some damage rate on the rules are lost, and the
-net looks a second time (and a third), without the suspects of the first. Darks and CFAs that the nets do not know are the rules'
-alone, as are frames with gaps.
+net looks a second time (and a third), without the suspects of the first. Darks, CFAs that the nets do not know, and
+frames with gaps are the rules' alone.
 """
 
 from __future__ import annotations
