@@ -7,6 +7,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,10 @@ def _results(todo: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Any]]:
             yield task, task.call()
         return
     _tasks[:] = todo  # the children see it as it is when they are forked
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
-        for index, result in pool.imap_unordered(_call, range(len(todo))):
+    # Not a Pool: its processes may have no children, and fixpix decodes every frame in one.
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+        for future in as_completed([pool.submit(_call, index) for index in range(len(todo))]):
+            index, result = future.result()
             yield todo[index], result
 
 
