@@ -712,8 +712,14 @@ def _vit() -> Any:
     return shipped_vit()
 
 
+def _vit_blind() -> Any:
+    from .nets.reconstructors import shipped_blind
+
+    return shipped_blind()
+
+
 #: method -> what opens its nets
-NETS: dict[str, Callable[[], Any]] = {"mlp": _mlp, "vit": _vit}
+NETS: dict[str, Callable[[], Any]] = {"mlp": _mlp, "vit": _vit, "vit-blind": _vit_blind}
 
 
 def _repair(mosaic: Mosaic, bad: Bool, how: Repair, path: Path) -> tuple[str, Array]:
@@ -739,10 +745,10 @@ def _repair(mosaic: Mosaic, bad: Bool, how: Repair, path: Path) -> tuple[str, Ar
 def _corrector(mosaic: Mosaic, bad: Bool, method: str) -> tuple[str, Corrector]:
     if method in CLASSICAL:
         return method, CLASSICAL[method]
-    if method == "vit":
+    if method in ("vit", "vit-blind"):
         vit = NETS[method]()
         if not vit.supports(mosaic.cfa):
-            return f"least-squares (the vit does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
+            return f"least-squares (the {method} does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
         return method, vit
     mlp = _mlp()
     supported = mlp.supports(mosaic.cfa)

@@ -19,7 +19,7 @@ def command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the repaired frames.  [default: repaired]")] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the frames themselves.")] = False,
-    method: Annotated[str, typer.Option(help="auto, mlp, vit, least-squares, gradient, median.")] = "auto",
+    method: Annotated[str, typer.Option(help="auto, mlp, vit, vit-blind, least-squares, gradient, median.")] = "auto",
     fill: Annotated[
         str, typer.Option(help="interpolate, noise (interpolate and add noise), nan (floats only).")
     ] = "interpolate",
