@@ -3,8 +3,8 @@
     python models/train/vit.py --data FOLDER          # or FIXPIX_DATA=FOLDER
 
 The net sees frames with first estimates in their holes: the true holes (mask-aware), or suspected ones (blind).
-Inputs and answers: `fixpix_cli/normalise/patches.py`. A run can be stopped at any time: started again, it goes on from its last
-checkpoint.
+Inputs and answers: `fixpix_cli/normalise/patches.py`. A run can be stopped at any time: started again, it goes on
+from its last checkpoint.
 """
 
 from __future__ import annotations
