@@ -926,6 +926,7 @@ def _listed(frame: Frame) -> tuple[DefectMap, str]:
 _NETS = {
     "mlp": ("nets.correctors", "shipped_mlp"),
     "vit": ("nets.reconstructors", "shipped_vit"),
+    "vit-blind": ("nets.reconstructors", "shipped_blind"),
     "cnn": ("nets.holes", "shipped_cnn"),
 }
 

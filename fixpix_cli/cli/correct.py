@@ -22,7 +22,9 @@ def command(
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the frames themselves.")] = False,
     method: Annotated[
         str,
-        typer.Option(help="auto, mlp, vit, cnn (clusters to 6 x 6, elsewhere mlp), least-squares, gradient, median."),
+        typer.Option(
+            help="auto, mlp, vit, vit-blind, cnn (holes to 6 x 6, else mlp), least-squares, gradient, median."
+        ),
     ] = "auto",
     fill: Annotated[
         str, typer.Option(help="interpolate, noise (interpolate and add noise), nan (floats only).")

@@ -16,9 +16,9 @@ from ..cfa import Cfa
 from ..errors import FrameError
 from ..mosaic import Array, Bool, Float32, Mosaic
 from ..normalise import patches
-from ..normalise.features import unpack
 from ..repair import repairable
 from . import registry
+from .detectors import detect
 from .sessions import Session
 
 #: Tiles per call of a net.
@@ -29,42 +29,6 @@ _INPUTS: dict[str, tuple[int | str, ...]] = {
     "tiles": ("n", patches.CHANNELS, _HALF, _HALF),
     "flags": ("n", 2, 1, 1),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Doubt:
-    """How likely each sample of a corrupted mosaic is bad, by a net that looks at whole tiles.
-
-    Parameters
-    ----------
-    session : Session
-    """
-
-    session: Session
-
-    @classmethod
-    def open(cls, name: str | Path, threads: int = 1) -> Doubt:
-        """A user's own .onnx by path; none is shipped, since none is good enough yet.
-
-        Raises
-        ------
-        ModelError
-        """
-        return cls(registry.open_model(name, "detect", "vit", {patches.NORMALISATION: _INPUTS}, threads))
-
-    def __call__(self, light: Mosaic) -> Float32:
-        """(H, W) float32 probability that each sample is bad, of a mono or Bayer plane without masked borders."""
-        seen = patches.Corrupted.of(light)
-        out = np.empty(light.shape, np.float32)
-        tops, lefts = patches.tiles_of(np.broadcast_to(True, light.shape), light.cfa)
-        for start in range(0, len(tops), BATCH):
-            t, c = tops[start : start + BATCH], lefts[start : start + BATCH]
-            tiles = patches.encode_corrupted(seen, t, c)
-            logits = self.session.run(tiles=tiles, flags=np.repeat(seen.flags, len(t), 0))["logit"]
-            for top, left, logit in zip(t, c, logits, strict=True):
-                core, part = patches.cores(light.shape, top, left)
-                out[core] = 1 / (1 + np.exp(-np.clip(unpack(logit)[part], -30, 30)))
-        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,13 +102,13 @@ class VitCorrector:
 
 @dataclass(frozen=True, eq=False)
 class BlindVit:
-    """The same without the mask: what is bad, the nets find themselves.
+    """The same without the mask: what is bad, the detector finds by itself.
 
     Parameters
     ----------
     vit : VitCorrector
     doubt : callable
-        A plane without masked borders -> the (H, W) float32 probability that each sample is bad; a `Doubt`.
+        A plane without masked borders -> the (H, W) float32 probability that each sample is bad.
     """
 
     vit: VitCorrector
@@ -154,7 +118,7 @@ class BlindVit:
         return self.vit.supports(cfa)
 
     def __call__(self, mosaic: Mosaic, bad: Bool) -> Array:
-        """As `VitCorrector`, but `bad` only says where answers are wanted: the nets never see it."""
+        """As `VitCorrector`, but `bad` only says where answers are wanted: the net never sees it."""
         return self.vit.rebuild(mosaic, bad, self._look)
 
     def _look(self, light: Mosaic, _: Bool) -> patches.Seen:
@@ -172,3 +136,9 @@ def shipped_vit() -> VitCorrector:
         It is missing or not what SHA256SUMS says.
     """
     return VitCorrector.open("vit")
+
+
+@cache
+def shipped_blind() -> BlindVit:
+    """The shipped vit behind the program's own detector; raises as `shipped_vit`."""
+    return BlindVit(shipped_vit(), lambda light: detect(light).probability)

@@ -1,9 +1,9 @@
-"""Floor 1. What the vit sees: tiles of 64 x 64 pixels, packed two by two. Two nets, two kinds of input.
+"""Floor 1. What the vit sees: tiles of 64 x 64 pixels, packed two by two.
 
-*Rebuild*: the frame with first estimates in its holes, the surroundings of every pixel taken out::
+The frame with first estimates in its holes, the surroundings of every pixel taken out::
 
     value    (v - m) / u             v: the sample, or in a hole the first estimate of `windows.fill`
-    trust    1 good, 0 a hole        blind: what the doubt net suspects is a hole
+    trust    1 good, 0 a hole        blind: what the detector suspects is a hole
     stored   asinh((s - v) / u) / 2  s: what a suspect holds; 0 where the mask is given
     noise    log(u / e) / 3          e: the error of the frame's linear prediction
 
@@ -11,18 +11,9 @@ m is the mean of the pixel's own colour and u the mean absolute deviation of all
 13 x 13 pixels around it, holes counting a quarter. The net answers with the residual over v in units of u. So
 nothing depends on what a header claims, on gain, or on one bright star in the tile.
 
-*Doubt*: the corrupted mosaic alone, for the blind mode::
-
-    value    asinh(8 z) / 3          z = (s - median of the colour in the tile) / median absolute deviation
-    local    asinh(4 (z - m)) / 2     m: the median of the 7 x 7 nearest samples of its own place in the 2 x 2 blocks
-    rules    the log-likelihood ratio of `classical.ratios_of` / 8, -1.5 to 1.5
-    inside   1 in the frame, 0 where it is mirrored
-
-The net answers with the logit that a sample is bad. Suspects become holes, and the rebuild net, which in training has
-seen bad samples that nobody suspects and good ones that are suspected, may disagree. Why not one net from the
-corrupted samples to the answer: at 70 % damage the extremes are a hundred times the detail that a repair is about. To
-tell bad from good is easy there, since nothing bad is near the truth and the median of many neighbours is; the rules,
-looking at the extremes of eight, cannot.
+Blind, what a detector suspects becomes a hole, and the net, which in training has seen bad samples that nobody
+suspects and good ones that are suspected, may disagree. Why not one net from the corrupted samples to the answer: at
+70 % damage the extremes are a hundred times the detail that a repair is about.
 
 A Bayer tile begins with red (RGGB); at the frame's edge the samples are mirrored and not trusted.
 """
@@ -34,7 +25,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..cfa import MONO, RGGB, Cfa
-from ..classical import levels, ratios_of
 from ..mosaic import Array, Bool, Float32, Mosaic
 from ..planes import same_phase
 from . import windows
@@ -105,38 +95,6 @@ class Seen:
     def flags(self) -> Float32:
         """(1, 2, 1, 1): mono, blind."""
         return np.array([self.filled.cfa.is_mono, self.blind], np.float32).reshape(1, 2, 1, 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Corrupted:
-    """A plane of which only the samples are known.
-
-    Parameters
-    ----------
-    samples : (H, W) float32 array, DN
-        NaN replaced by the median.
-    rules : (H, W) float32 array
-        Log-likelihood ratios of the rules.
-    cfa : Cfa
-    """
-
-    samples: Float32
-    rules: Float32
-    cfa: Cfa
-
-    @classmethod
-    def of(cls, light: Mosaic) -> Corrupted:
-        """A plane without masked borders, and what the rules say of it."""
-        samples = light.samples.astype(np.float32)
-        missing = ~np.isfinite(samples)
-        if missing.any():
-            samples[missing] = np.median(samples[~missing]) if not missing.all() else 0
-        return cls(samples, ratios_of(levels(light)), light.cfa)
-
-    @property
-    def flags(self) -> Float32:
-        """(1, 2, 1, 1): mono, blind."""
-        return np.array([self.cfa.is_mono, 1], np.float32).reshape(1, 2, 1, 1)
 
 
 def phase_of(cfa: Cfa) -> tuple[int, int]:
@@ -213,33 +171,6 @@ def encode(seen: Seen, tops: Array, lefts: Array) -> tuple[Float32, Float32]:
         np.clip(noise, -1, 6) / 3,
     )
     return pack_all(*planes), unit
-
-
-def encode_corrupted(seen: Corrupted, tops: Array, lefts: Array) -> Float32:
-    """Input of the doubt net, (N, CHANNELS, SIDE / 2, SIDE / 2) float32; parameters as of `encode`."""
-    cut, inside = _cut(seen.samples.shape, seen.cfa, tops, lefts, 0)
-    value = seen.samples[cut]
-    cfa = MONO if seen.cfa.is_mono else RGGB
-    for colour in cfa.colours:
-        mine = _where(cfa, colour, SIDE)
-        value[:, mine] -= np.median(value[:, mine], axis=1)[:, None]
-    spread = np.median(np.abs(value).reshape(len(value), -1), axis=1)
-    mean = np.abs(value).reshape(len(value), -1).mean(axis=1)
-    spread = np.maximum(spread, np.float32(0.01) * mean)[:, None, None]
-    z = value / np.where(spread > 0, spread, np.float32(1))
-    rules = np.clip(seen.rules[cut] / np.float32(8), -1.5, 1.5)
-    packed = pack_all(np.arcsinh(8 * z) / 3, z, rules, inside)
-    packed[:, 4:8] = local(packed[:, 4:8])
-    return packed
-
-
-def local(z: Float32) -> Float32:
-    """(N, 4, h, w) samples in units -> the feature `local`; the tile's edge is mirrored."""
-    reach = 3
-    edges = np.pad(z, ((0, 0), (0, 0), (reach, reach), (reach, reach)), mode="reflect")
-    around = np.lib.stride_tricks.sliding_window_view(edges, (2 * reach + 1, 2 * reach + 1), axis=(2, 3))
-    middle = np.median(around.reshape(*z.shape, -1), axis=-1)
-    return (np.arcsinh(4 * (z - middle)) / 2).astype(np.float32)
 
 
 def pack_all(*planes: Array) -> Float32:

@@ -1,6 +1,6 @@
 """The vit against the baselines and the mlp on the validation cameras, with the mask and blind.
 
-    python models/train/rebuilds.py --data FOLDER [--vit FILE --doubt FILE] [--damage 70%,5x5] [--side 480]
+    python models/train/rebuilds.py --data FOLDER [--vit FILE] [--blind] [--damage 70%,5x5] [--side 480]
 
 Excess error of a repair: squared error minus the noise variance of the pixel (the frame's noise model), summed over
 the damaged pixels of one frame per camera. Every figure is the mean over cameras of a ratio on the same pixels: over
@@ -27,7 +27,8 @@ from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Area, Bool, Mosaic
 from fixpix_cli.nets import cards
 from fixpix_cli.nets.correctors import MlpCorrector
-from fixpix_cli.nets.reconstructors import BlindVit, Doubt, VitCorrector
+from fixpix_cli.nets.detectors import detect
+from fixpix_cli.nets.reconstructors import BlindVit, VitCorrector
 from fixpix_cli.noise import NoiseModel
 from fixpix_cli.repair import Corrector, gradient, least_squares, linear, median, repair, repairable
 
@@ -140,11 +141,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("FIXPIX_DATA"))
     parser.add_argument("--vit", default="vit")
-    parser.add_argument("--doubt", help="the doubt net; without it nothing is measured blind")
+    parser.add_argument("--blind", action="store_true", help="also without the mask")
     parser.add_argument("--damage", default="", help="only these, for example 70%%,5x5")
     parser.add_argument("--side", type=int, default=480, help="pixels of the central part of each frame")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--ship", action="store_true", help="put the nets, with the figures on their cards, in models/")
+    parser.add_argument("--ship", action="store_true", help="put the net, with the figures on its card, in models/")
     options = parser.parse_args()
     vit = VitCorrector.open(options.vit)
     methods: dict[str, Corrector] = {
@@ -156,8 +157,8 @@ def main() -> None:
         "mlp": MlpCorrector.open("mlp"),
         "vit": vit,
     }
-    if options.doubt:
-        methods["vit-blind"] = BlindVit(vit, Doubt.open(options.doubt))
+    if options.blind:
+        methods["vit-blind"] = BlindVit(vit, lambda light: detect(light).probability)
     wanted = [d for d in DAMAGE if not options.damage or d[0] in options.damage.split(",")]
     found = measure(Path(options.data), methods, wanted, options.side)
     for name, facts in found.items():
@@ -165,8 +166,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
     if options.ship:
-        for path in filter(None, (options.vit, options.doubt)):
-            ship(Path(path), summary(found, methods))
+        ship(Path(options.vit), summary(found, methods))
 
 
 if __name__ == "__main__":

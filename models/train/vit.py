@@ -1,11 +1,10 @@
-"""Train, export and measure the two nets of the vit reconstructor.
+"""Train and export the vit reconstructor.
 
     python models/train/vit.py --data FOLDER          # or FIXPIX_DATA=FOLDER
 
-The rebuild net sees frames with first estimates in their holes: the true holes (mask-aware), or suspected ones
-(blind); the doubt net tells bad samples from good ones in a corrupted mosaic alone. Inputs and answers:
-`fixpix_cli/normalise/patches.py`. A run can be stopped at any time: started again, it goes on from its last
-checkpoint.
+The net sees frames with first estimates in their holes: the true holes (mask-aware), or suspected ones (blind).
+Inputs and answers: `fixpix_cli/normalise/patches.py`. A run can be stopped at any time: started again, it goes on
+from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -110,8 +109,8 @@ class Tiles:
     """Training tiles; all float16.
 
     features : (N, CHANNELS, 32, 32); flags : (N, 2, 1, 1); target, weight : (N, 4, 32, 32)
-        Doubt: 1 where bad; weight of the pixel. Rebuild: the residual in units; units in root mean square errors of
-        the first estimate in the crop, 0 where the pixel is good.
+        The residual in units; units in root mean square errors of the first estimate in the crop, 0 where the pixel
+        is good.
     """
 
     features: np.ndarray
@@ -176,31 +175,8 @@ def within(crop: Crop, tops: np.ndarray, lefts: np.ndarray, values: np.ndarray) 
     return np.stack([wide[t + side : t + 2 * side, c + side : c + 2 * side] for t, c in zip(tops, lefts, strict=True)])
 
 
-def doubt_tiles(crop: Crop, settings: dict[str, Any], rng: np.random.Generator) -> Iterator[Tiles]:
-    """Tiles for the doubt net; a crop counts by the entropy of its rate."""
-    seen = patches.Corrupted.of(crop.damaged)
-    tops, lefts = corners(crop, settings["tiles"], rng)
-    if not len(tops):
-        return
-    share = float(crop.bad.mean())
-    entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
-    bad = within(crop, tops, lefts, crop.bad)
-    inside = within(crop, tops, lefts, np.ones_like(crop.bad))
-    yield Tiles(
-        *(
-            a.astype(np.float16)
-            for a in (
-                patches.encode_corrupted(seen, tops, lefts),
-                np.repeat(seen.flags, len(tops), 0),
-                patches.pack_all(bad),
-                patches.pack_all(inside / (entropy + 0.1)),
-            )
-        )
-    )
-
-
 def suspected(crop: Crop, settings: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
-    """What a doubt net might say: some bad samples are missed, those near the truth first; some good ones suspected."""
+    """What a detector might say: some bad samples are missed, those near the truth first; some good ones suspected."""
     off = np.abs(crop.damaged.samples.astype(np.float32) - crop.clean)
     typical = np.median(off[crop.bad])
     missed = rng.uniform(0, settings["missed"]) * (0.1 + np.exp(-off / max(float(typical), 1e-6)))
@@ -253,7 +229,7 @@ def pool(
 ) -> Tiles:
     """As many crops as the settings say, or as fit into their time."""
     started, found = time.monotonic(), []
-    drawn = crops(folder, recipe["data"], recipe["seed"] + (use != "train"), use, settings.get("side", 256))
+    drawn = crops(folder, recipe["data"], recipe["seed"] + (use != "train"), use, settings["side"])
     for count, (crop, rng) in enumerate(drawn, 1):
         found += make(crop, settings, rng)
         if count % 100 == 0:
@@ -295,10 +271,6 @@ def _order(channels: int, four: tuple[int, ...]) -> list[int]:
 
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def doubt_loss(answer: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return nn.functional.binary_cross_entropy_with_logits(answer, target, weight)
 
 
 def rebuild_loss(knee: float) -> Loss:
@@ -399,7 +371,7 @@ def shipped(
         "tiles": torch.randn(3, patches.CHANNELS, side, side),
         "flags": torch.tensor([[0.0, 1], [1, 0], [0, 0]]).reshape(3, 2, 1, 1),
     }
-    task, output = ("detect", "logit") if name == "doubt" else ("correct", "residual")
+    output = "residual"
     shapes: dict[str, tuple[Any, ...]] = {
         "tiles": ("n", patches.CHANNELS, side, side),
         "flags": ("n", 2, 1, 1),
@@ -414,7 +386,7 @@ def shipped(
     }
     return model, shipping.card(
         recipe[name]["name"],
-        task,
+        "correct",
         "vit",
         folder,
         inputs={key: shapes[key] for key in example},
@@ -422,19 +394,11 @@ def shipped(
         normalisation=patches.NORMALISATION,
         cfa=("MONO", "RGGB", "GRBG", "GBRG", "BGGR"),
         serving=recipe["serve"],
-        training={k: v for k, v in recipe.items() if k not in ("doubt", "rebuild")} | recipe[name] | facts,
+        training={k: v for k, v in recipe.items() if k != "rebuild"} | recipe[name] | facts,
         metrics=metrics,
         limits=("mono and Bayer only: no X-Trans, no Quad-Bayer", "trained without modern DSLR stills"),
         code=shipping.code(*CODE),
     )
-
-
-def doubt(options: Any) -> Path:
-    """Train the doubt net."""
-    recipe, run, folder = options.recipe, options.run, options.data
-    tiles, held = pools(folder, recipe, recipe["doubt"]["pool"], doubt_tiles, run / "doubt", "doubt")
-    net, facts = train("doubt", tiles, held, recipe, run, options.device, doubt_loss)
-    return shipping.write(*shipped("doubt", net, recipe, facts, {}, folder), run)
 
 
 def rebuild(options: Any) -> Path:
@@ -449,7 +413,6 @@ def rebuild(options: Any) -> Path:
 def main() -> None:
     options = shipping.options(__doc__ or "", "vit.toml")
     rebuild(options)
-    doubt(options)
 
 
 if __name__ == "__main__":

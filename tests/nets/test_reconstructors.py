@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 
 import numpy as np
@@ -10,12 +9,11 @@ import pytest
 
 from fixpix_cli import strategy
 from fixpix_cli.cfa import BAYER, MONO, QUAD_RGGB, XTRANS
-from fixpix_cli.classical import detect
 from fixpix_cli.errors import FrameError, ModelError
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Area, Mosaic
 from fixpix_cli.nets import registry
-from fixpix_cli.nets.reconstructors import BlindVit, Doubt, VitCorrector, shipped_vit
+from fixpix_cli.nets.reconstructors import BlindVit, VitCorrector, shipped_blind, shipped_vit
 from fixpix_cli.normalise import patches
 from fixpix_cli.repair import least_squares, median, repair
 
@@ -45,11 +43,6 @@ def error(clean, bad, corrector, damaged):
     repaired = repair(damaged, bad, corrector).astype(float)
     assert np.array_equal(repaired[~bad], damaged.samples[~bad])
     return float(np.mean((repaired - clean.samples)[bad] ** 2))
-
-
-def blind():
-    """The vit without the mask; the rules say what to doubt."""
-    return BlindVit(shipped_vit(), lambda light: detect(light).probability)
 
 
 # ------------------------------------------------------------- the tiles
@@ -84,11 +77,6 @@ def test_the_input_does_not_depend_on_gain_and_offset(cfa):
     tops, lefts = patches.tiles_of(bad, cfa)
     (a, unit), (b, wider) = (patches.encode(patches.Seen.known(m, bad), tops, lefts) for m in (damaged, other))
     assert np.abs(a - b).max() < 0.02 and np.allclose(3.5 * unit, wider, rtol=1e-3)
-    a, b = (
-        patches.encode_corrupted(dataclasses.replace(seen, rules=0 * seen.rules), tops, lefts)
-        for seen in map(patches.Corrupted.of, (damaged, other))
-    )
-    assert np.abs(a - b).max() < 0.02
 
 
 def test_all_bayer_phases_are_the_same_to_the_net():
@@ -96,10 +84,11 @@ def test_all_bayer_phases_are_the_same_to_the_net():
     whole = scene(BAYER[0], (162, 178))
     cut = whole.cropped(Area(1, 1, 161, 177))
     tops, lefts = np.array([10]), np.array([20])
-    seen = [patches.Corrupted(m.samples.astype(np.float32), np.zeros(m.shape, np.float32), m.cfa) for m in (whole, cut)]
-    a = patches.encode_corrupted(seen[0], tops, lefts)
-    b = patches.encode_corrupted(seen[1], tops - 1, lefts - 1)
-    assert np.array_equal(a, b)
+    cuts = []
+    for mosaic, first in ((whole, 0), (cut, 1)):
+        seen = patches.Seen.known(mosaic, np.zeros(mosaic.shape, bool))
+        cuts.append(patches.encode(seen, tops - first, lefts - first)[0][:, 4:8])
+    assert np.array_equal(*cuts)
 
 
 # ------------------------------------------------------------- what the nets answer
@@ -138,11 +127,11 @@ def test_blind_the_mask_is_never_looked_at():
     more = bad.copy()
     more[30:60, 30:60] = True
     answers = np.full((2, *bad.shape), np.nan)
-    answers[0][bad], answers[1][more] = blind()(damaged, bad), blind()(damaged, more)
+    answers[0][bad], answers[1][more] = shipped_blind()(damaged, bad), shipped_blind()(damaged, more)
     assert np.allclose(answers[0][bad], answers[1][bad], rtol=1e-5)
 
 
-@pytest.mark.parametrize("net", [shipped_vit, blind], ids=["mask", "blind"])
+@pytest.mark.parametrize("net", [shipped_vit, shipped_blind], ids=["mask", "blind"])
 def test_nan_and_masked_borders_are_left_alone_and_not_used(net):
     clean = scene(BAYER[1])
     samples = clean.samples.astype(np.float32)
@@ -160,7 +149,7 @@ def test_nan_and_masked_borders_are_left_alone_and_not_used(net):
     assert np.array_equal(repaired[:, :6], samples[:, :6])
 
 
-@pytest.mark.parametrize("net", [shipped_vit, blind], ids=["mask", "blind"])
+@pytest.mark.parametrize("net", [shipped_vit, shipped_blind], ids=["mask", "blind"])
 @pytest.mark.parametrize("cfa", PATTERNS, ids=NAMES)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 2), (3, 5), (9, 1), (31, 67)])
 def test_small_and_odd_frames(net, cfa, shape):
@@ -177,7 +166,7 @@ def test_small_and_odd_frames(net, cfa, shape):
     assert good.min() - span <= value <= good.max() + span
 
 
-@pytest.mark.parametrize("net", [shipped_vit, blind], ids=["mask", "blind"])
+@pytest.mark.parametrize("net", [shipped_vit, shipped_blind], ids=["mask", "blind"])
 def test_flat_frames_stay_flat(net):
     for dtype, level in ((np.uint16, 700), (np.float32, 0.0)):
         mosaic = Mosaic(np.full((70, 40), level, dtype))
@@ -186,13 +175,13 @@ def test_flat_frames_stay_flat(net):
         assert (repair(mosaic, bad, net()) == level).all()
 
 
-@pytest.mark.parametrize("net", [shipped_vit, blind], ids=["mask", "blind"])
+@pytest.mark.parametrize("net", [shipped_vit, shipped_blind], ids=["mask", "blind"])
 def test_no_bad_pixels(net):
     mosaic = scene(MONO)
     assert net()(mosaic, np.zeros(mosaic.shape, bool)).shape == (0,)
 
 
-@pytest.mark.parametrize("net", [shipped_vit, blind], ids=["mask", "blind"])
+@pytest.mark.parametrize("net", [shipped_vit, shipped_blind], ids=["mask", "blind"])
 @pytest.mark.parametrize("cfa", [XTRANS, QUAD_RGGB], ids=["XTRANS", "QUAD"])
 def test_unknown_patterns_are_refused(net, cfa):
     mosaic = Mosaic(np.ones((24, 24), np.uint16), cfa)
@@ -221,8 +210,6 @@ def test_a_damaged_model_or_card_is_refused(tmp_path):
 def test_another_net_is_refused():
     with pytest.raises(ModelError, match="'mlp'"):
         VitCorrector.open("mlp")
-    with pytest.raises(ModelError, match="'correct'"):
-        Doubt.open("vit")
 
 
 def test_a_users_own_model_is_taken(tmp_path):
@@ -232,4 +219,4 @@ def test_a_users_own_model_is_taken(tmp_path):
 
 
 def test_the_method_can_be_asked_for():
-    assert "vit" in strategy.METHODS
+    assert {"vit", "vit-blind"} <= set(strategy.METHODS)
