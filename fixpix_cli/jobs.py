@@ -10,6 +10,7 @@ Nothing here prints; the faces do.
 from __future__ import annotations
 
 import glob
+import hashlib
 import re
 import time
 import zlib
@@ -25,8 +26,8 @@ from .defects import DefectMap
 from .errors import FixpixError, FrameError, NoMapError, RefusedError, StoreError, UnusableError, UsageError
 from .evidence import DEFAULT_THRESHOLD, Bin, Counted, Evidence, Tally
 from .inject import Injection, inject
-from .mosaic import Array, Assume, Bool, Edit, Frame, Identity, Lazy, Mosaic, digest
-from .repair import CLASSICAL, Corrector, noise_fill, repair, repairable
+from .mosaic import Array, Assume, Bool, Conditions, Edit, Frame, Identity, Lazy, Mosaic, digest
+from .repair import CLASSICAL, Corrector, in_tiles, noise_fill, repair, repairable
 from .score import Correction, Detection, correction, detection
 
 DONE, SKIPPED, FAILED, PLANNED = "done", "skipped", "failed", "planned"
@@ -209,25 +210,25 @@ def _load(path: Path, common: Common) -> Frame:
 # ---------------------------------------------------------------- detection
 
 
-def tallies_of(mosaics: Iterable[Mosaic], kind: str | None) -> list[Tally]:
+def tallies_of(mosaics: Iterable[Mosaic], conditions: Conditions) -> list[Tally]:
     """What each of some planes shows."""
-    return _told(mosaics, kind)[0]
+    return _told(mosaics, conditions)[0]
 
 
-def _told(mosaics: Iterable[Mosaic], kind: str | None) -> tuple[list[Tally], str]:
+def _told(mosaics: Iterable[Mosaic], conditions: Conditions) -> tuple[list[Tally], str]:
     """What each of some planes shows, and by what method."""
     tallies, methods = [], []
     for mosaic in mosaics:
-        found = _detected(mosaic, kind)
+        found = _detected(mosaic, conditions)
         tallies.append(Tally.of(mosaic, found.probability, found.rate))
         methods.append(found.method)
     return tallies, _methods(methods)
 
 
-def _detected(mosaic: Mosaic, kind: str | None) -> classical.Detection:
+def _detected(mosaic: Mosaic, conditions: Conditions) -> classical.Detection:
     from .nets.detectors import detect
 
-    return detect(mosaic, kind)
+    return detect(mosaic, conditions.kind, conditions.exposure)
 
 
 def _methods(of_planes: Iterable[str]) -> str:
@@ -250,7 +251,7 @@ def _evidence_of(frame: Frame, kind: str | None, known: frozenset[str]) -> tuple
         mark = digest(mosaics)
         if mark in known or mark in counted:
             continue
-        told, method = _told(mosaics, conditions.kind)
+        told, method = _told(mosaics, conditions)
         methods.append(method)
         for plane, tally in enumerate(told):
             key = (plane, bin_)
@@ -294,7 +295,7 @@ def _detect_one(
             return Outcome(path, target, PLANNED, notes=_assumed(frame))
         tallies, images, methods, notes = [], [], [], list(_assumed(frame))
         for mosaic in frame.mosaics:
-            found = _detected(mosaic, frame.conditions.kind)
+            found = _detected(mosaic, frame.conditions)
             methods.append(found.method)
             tallies.append(Tally.of(mosaic, found.probability, found.rate))
             if probability:
@@ -574,7 +575,7 @@ class Looked:
         each: list[Tally] = []
         remembered, complete = 0, True
         for number in range(frame.moments):
-            told = tallies_of(frame.moment(number), frame.conditions.kind)
+            told = tallies_of(frame.moment(number), frame.conditions)
             sums = [a + b for a, b in zip(sums, told, strict=True)] if sums else told
             remembered += sum(len(t.entries) for t in told)
             complete = remembered <= _REMEMBERED
@@ -662,7 +663,7 @@ def _correct_one(
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         replacing = how.out is None or how.overwrite or how.resume
-        said = files.Provenance(__version__, defects, method, used.name if used else "") if how.provenance else None
+        said = _said(common, method, defects, used) if how.provenance else None
         flags = b""
         if how.dq and any(map(len, edits)):
             views = Lazy(len(marks), lambda n: marks[n].view())
@@ -691,6 +692,20 @@ def _annotated(
     status = PLANNED if common.dry_run else DONE
     rate = defects / frame.pixels
     return Outcome(frame.source, target, status, None, defects, rate, "opcode", used, notes=tuple(notes))
+
+
+def _said(common: Common, method: str, defects: int, used: Path | None) -> files.Provenance:
+    """What a repaired file says of its repair: with which map, above which threshold, by which model."""
+    from .nets import registry
+
+    limit = f"threshold {_threshold(common):g}" if common.max_false is None else f"max-false {common.max_false:g}"
+    details = [f"fixpix {limit}"]
+    if used is not None:
+        details.append(f"fixpix map {used.name} sha256 {hashlib.sha256(used.read_bytes()).hexdigest()[:16]}")
+    for name in method.split(", "):
+        if name in registry.SHIPPED:
+            details.append(f"fixpix model {name} sha256 {registry.read(name).sha256[:16]}")
+    return files.Provenance(__version__, defects, method, used.name if used else "", tuple(details))
 
 
 def _is_finished(path: Path, target: Path, common: Common) -> bool:
@@ -829,7 +844,7 @@ def _bad(
         found = np.zeros(mosaic.shape, bool)
         views = [planes[number] for planes in known]
         if how.auto:
-            tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions.kind)[0]
+            tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions)[0]
             views.append(tally.view(_threshold(common), common.max_false))
         for view in views:
             found |= repairable(mosaic, view.bad)
@@ -837,6 +852,8 @@ def _bad(
             marks.append(Marks.of(found, views))
         return found
 
+    if frame.moments == 1:  # at once, so that the maps' flags need not be kept
+        return [bad(number) for number in range(len(frame.mosaics))], used, notes
     return Lazy(len(frame.mosaics), bad), used, notes
 
 
@@ -876,17 +893,14 @@ def _repair(mosaic: Mosaic, bad: Bool, how: Repair, path: Path) -> tuple[str, Ar
 def _corrector(mosaic: Mosaic, bad: Bool, method: str) -> tuple[str, Corrector]:
     if method in CLASSICAL:
         return method, CLASSICAL[method]
-    if method == "auto" and mosaic.samples.size > strategy.MLP_PIXELS:
-        return "least-squares", CLASSICAL["least-squares"]  # without opening the net for nothing
     mlp = _mlp()
     supported = mlp.supports(mosaic.cfa)
-    if method == "mlp":
-        if supported:
-            return "mlp", mlp
+    if method == "mlp" and not supported:
         return f"least-squares (the mlp does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
-    rate = int(np.count_nonzero(bad)) / bad.size
-    choice = strategy.choose(rate, bad.size, mlp.default_up_to if supported else None)
-    return choice, mlp if choice == "mlp" else CLASSICAL[choice]
+    if method == "auto":
+        rate = int(np.count_nonzero(bad)) / bad.size
+        method = strategy.choose(rate, mlp.default_up_to if supported else None)
+    return method, CLASSICAL.get(method) or in_tiles(mlp, strategy.TILE, strategy.HALO)
 
 
 # ---------------------------------------------------------------- inject
@@ -973,7 +987,7 @@ def _inject_one(
             overwrite=overwrite,
         )
         try:
-            files.save(frame, edits, target, overwrite=overwrite)
+            notes = (*notes, *files.save(frame, edits, target, overwrite=overwrite))
         except BaseException:
             truth.unlink(missing_ok=True)
             raise

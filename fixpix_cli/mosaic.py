@@ -35,11 +35,13 @@ class Lazy(Sequence[T], Generic[T]):
     length : int
     make : callable
         Makes item number n, 0 <= n < length.
+    first : optional
+        Item number 0, where it is made already.
     """
 
-    def __init__(self, length: int, make: Callable[[int], T]) -> None:
+    def __init__(self, length: int, make: Callable[[int], T], first: T | None = None) -> None:
         self._length, self._make = length, make
-        self._kept: tuple[int, T] | None = None
+        self._kept: tuple[int, T] | None = None if first is None else (0, first)
 
     def __len__(self) -> int:
         return self._length

@@ -12,14 +12,15 @@ whole neighbourhood is bad is filled from ever wider same-colour rings
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from .cfa import Offset
 from .errors import FrameError
-from .mosaic import Array, Bool, Mosaic
-from .tiles import neighbours
+from .mosaic import Area, Array, Bool, Mosaic
+from .tiles import neighbours, tiles
 
 #: corrector(mosaic, bad) -> (N,) float64 values, DN; bad is (H, W) bool with N pixels set
 Corrector = Callable[[Mosaic, Bool], Array]
@@ -62,6 +63,37 @@ def repair(mosaic: Mosaic, bad: Bool, corrector: Corrector) -> Array:
         values[open_] = widen(mosaic, good, rows[open_], cols[open_])
     samples[rows, cols] = quantise(values, mosaic)
     return samples
+
+
+def in_tiles(corrector: Corrector, side: int, halo: int) -> Corrector:
+    """The same corrector, asked tile by tile: memory follows the tile, and tiles without a bad pixel cost nothing.
+
+    Parameters
+    ----------
+    corrector : Corrector
+    side, halo : int
+        Rows and columns of a tile's core, and of what it sees around it.
+    """
+
+    def tiled(mosaic: Mosaic, bad: Bool) -> Array:
+        rows, cols = np.nonzero(bad)
+        values = np.full(len(rows), np.nan)
+        (top, left), light = (mosaic.active.top, mosaic.active.left), mosaic.light()
+        rows, cols = rows - top, cols - left
+        inside = bad[mosaic.active.slices]
+        for tile in tiles(light.shape, side, halo, math.lcm(*light.cfa.period, 2)):
+            (r0, r1), (c0, c1) = ((s.start, s.stop) for s in tile.core)
+            mine = np.flatnonzero((rows >= r0) & (rows < r1) & (cols >= c0) & (cols < c1))
+            if not mine.size:
+                continue
+            around = inside[tile.outer]
+            area = Area(tile.outer[0].start, tile.outer[1].start, tile.outer[0].stop, tile.outer[1].stop)
+            grid = np.full(around.shape, np.nan)
+            grid[around] = corrector(light.cropped(area), around)
+            values[mine] = grid[rows[mine] - area.top, cols[mine] - area.left]
+        return values
+
+    return tiled
 
 
 def repairable(mosaic: Mosaic, bad: Bool) -> Bool:

@@ -8,20 +8,17 @@ from .repair import CLASSICAL
 METHODS = ("auto", "mlp", *CLASSICAL)
 
 
-#: The mlp's first estimate looks at the whole frame and takes about 30 bytes per pixel. Up to this size it stays
-#: within 400 MB and about a second; beyond it the default is the local least squares.
-MLP_PIXELS = 16_000_000
+#: Rows and columns of the parts in which nets repair a frame, and of what they see around them.
+TILE, HALO = 2048, 32
 
 
-def choose(rate: float, pixels: int, mlp_up_to: float | None) -> str:
+def choose(rate: float, mlp_up_to: float | None) -> str:
     """The repair method for one plane.
 
     Parameters
     ----------
     rate : float
         Bad pixels / pixels of the plane.
-    pixels : int
-        Of the plane.
     mlp_up_to : float or None
         The greatest damage rate at which the shipped MLP's card shows that it
         beats least squares on the validation cameras; None where no model
@@ -34,6 +31,6 @@ def choose(rate: float, pixels: int, mlp_up_to: float | None) -> str:
         for which large tiles (X-Trans) in small frames leave too few pixels; it
         then falls back to medians by itself.
     """
-    if mlp_up_to is not None and 0 < rate <= mlp_up_to and pixels <= MLP_PIXELS:
+    if mlp_up_to is not None and 0 < rate <= mlp_up_to:
         return "mlp"
     return "least-squares"

@@ -19,7 +19,7 @@ FLOORS = {
 KEEPERS = {
     "rawpy": {"files/raw.py"},
     "tifffile": {"files/raw.py"},
-    "imagecodecs": {"files/segments.py", "files/raw.py"},
+    "imagecodecs": {"files/segments.py", "files/raw.py", "files/png.py"},
     "astropy": {"files/fits_io.py", "maps/fitsmap.py"},
     "onnxruntime": {"nets/sessions.py"},
     "platformdirs": {"cli/options.py"},

@@ -96,3 +96,28 @@ def test_inject_repair_detect_again_finds_nothing(cfa):
     fixed = repair.repair(damaged, found, repair.least_squares)
     again = classical.detect(clean.with_samples(fixed)).probability >= 0.5
     assert again.sum() <= 0.05 * found.sum() + 2
+
+
+@pytest.mark.parametrize("active", [None, Area(2, 3, 190, 250)], ids=["whole", "masked border"])
+def test_tile_by_tile_is_the_same_as_whole(active):
+    clean = scene(BAYER[1], shape=(200, 260))
+    mosaic = Mosaic(clean.samples, clean.cfa, clean.black, clean.white, active) if active else clean
+    bad = np.random.default_rng(3).random(clean.shape) < 0.02
+    bad[40:43, 60:63] = True
+    assert np.array_equal(
+        repair.repair(mosaic, bad, repair.in_tiles(repair.median, 64, 32)), repair.repair(mosaic, bad, repair.median)
+    )
+
+
+def test_tiles_without_a_bad_pixel_are_not_asked():
+    asked = []
+
+    def counting(mosaic, bad):
+        asked.append(mosaic.shape)
+        return repair.median(mosaic, bad)
+
+    clean = scene(BAYER[1], shape=(200, 260))
+    bad = np.zeros(clean.shape, bool)
+    bad[70, 70] = True
+    repair.repair(clean, bad, repair.in_tiles(counting, 64, 8))
+    assert asked == [(80, 80)]

@@ -34,13 +34,15 @@ from ..mosaic import Assume, Bool, Edit, Frame
 class Provenance:
     """What a repaired file says of itself.
 
-    version : of fixpix; pixels : repaired; method : in one word; map : name of the map file, or empty.
+    version : of fixpix; pixels : repaired; method : in one word; map : name of the map file, or empty;
+    details : further lines, for containers with room for a history.
     """
 
     version: str
     pixels: int
     method: str
     map: str = ""
+    details: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         source = f", map {self.map}" if self.map else ""
@@ -51,6 +53,8 @@ class Provenance:
 KEEPERS: dict[str, str] = {
     **dict.fromkeys((".fits", ".fit", ".fts"), "fits"),
     **dict.fromkeys((".tif", ".tiff"), "tiff"),
+    ".ser": "ser",
+    ".png": "png",
     **dict.fromkeys((".dng", ".gpr"), "dng"),  # GoPro's GPR is a DNG, with a compression to be refused by name
     **dict.fromkeys(
         (
@@ -78,9 +82,14 @@ def stem_of(path: Path) -> str:
 
 
 def is_supported(path: Path) -> bool:
-    """True for files that a directory argument takes in: known suffix, not hidden, not our sidecar."""
+    """True for files that a directory argument takes in: known suffix, not hidden, not our sidecar.
+
+    Of PNGs only gray ones: the others in a folder of frames are previews and plots.
+    """
     name = path.name.lower()
-    return not name.startswith(".") and not name.endswith(SIDECARS) and suffix_of(path) in KEEPERS
+    if name.startswith(".") or name.endswith(SIDECARS) or suffix_of(path) not in KEEPERS:
+        return False
+    return suffix_of(path) != ".png" or bool(_keeper(path).is_gray(path))
 
 
 def is_native(path: Path) -> bool:

@@ -28,7 +28,7 @@ from ..cfa import MONO
 from ..errors import FrameError, RefusedError, UnreadableError
 from ..mosaic import Array, Assume, Edit, Frame, Lazy, Mosaic
 from . import fits_cards, fits_sign, fits_tiles, fits_words
-from .fits_gzip import is_gzip, unpacked
+from .fits_gzip import is_gzip, to_the_end, unpacked
 from .fits_io import is_image, is_tiled, opened, places, tiled_values
 from .fits_values import STORED, Layout, Scale, scaling, to_samples, to_store
 from .fits_words import conditions_of, default_white
@@ -62,8 +62,7 @@ def load(path: Path, assume: Assume) -> Frame:
         conditions = conditions_of(main, first)
         order = fits_words.row_order(main, first)
         if stream is not None:
-            while stream.read(1 << 20):  # to the end: only there gzip tells damaged data by its CRC
-                pass
+            to_the_end(path, stream)
     return Frame(
         tuple(map(_read, layers)) if moments == 1 else Lazy(len(layers), lambda n: _read(layers[n])),
         path,
@@ -257,7 +256,8 @@ def _rewrite_tiles(frame: Frame, edits: Sequence[Edit], path: Path, key: int) ->
         changed.append(start + edit.rows * mosaic.shape[1] + edit.cols)
         start += codes.size
     table = fits_tiles.table_of(place.header)
-    values = np.concatenate([codes.reshape(-1) for codes in stack]).reshape(table.shape)
+    values = (stack[0] if len(stack) == 1 else np.stack(stack)).reshape(table.shape)
+    del stack
     if fits_tiles.rewrite(path, place, values, np.concatenate(changed), frame.source):
         with opened(path) as hdus:
             if not _equal(tiled_values(frame.source, hdus[key]), values):
@@ -269,7 +269,12 @@ def _rewrite_tiles(frame: Frame, edits: Sequence[Edit], path: Path, key: int) ->
 
 def _equal(found: Array, values: Array) -> bool:
     same = found.astype(found.dtype.newbyteorder("="), copy=False)
-    return same.shape == values.shape and same.tobytes() == values.tobytes()
+    bits = f"u{values.dtype.itemsize}"  # NaN equals NaN, and its bits count
+    return (
+        same.shape == values.shape
+        and same.itemsize == values.itemsize
+        and np.array_equal(same.view(bits), values.view(bits))
+    )
 
 
 def sign(path: Path, provenance: Any) -> bool:

@@ -15,6 +15,8 @@ from .fits_io import first_line
 
 #: First bytes of packers that astropy would open without a word.
 _PACKERS = {b"BZh": "bzip2", b"PK\x03\x04": "zip", b"\xfd7zXZ": "xz", b"\x1f\x9d": "compress"}
+#: Bytes that a gunzipped file may hold behind its images: this many, and so many for each of its own bytes.
+_MOST_BEHIND, _BEHIND_PER_BYTE = 64 << 20, 100
 
 
 def is_gzip(path: Path) -> bool:
@@ -68,6 +70,21 @@ def gunzipped(path: Path) -> Iterator[Any]:
             yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UnreadableError(f"{path}: is damaged ({first_line(error)})") from error
+
+
+def to_the_end(path: Path, stream: Any) -> None:
+    """Read the rest of a gunzipped stream: only its end tells damaged data, by a CRC.
+
+    Raises
+    ------
+    UnreadableError
+        Far more follows than a file of this size would hold behind its images.
+    """
+    most = _MOST_BEHIND + _BEHIND_PER_BYTE * path.stat().st_size
+    while block := stream.read(1 << 20):
+        most -= len(block)
+        if most < 0:
+            raise UnreadableError(f"{path}: unpacks to far more than its images; unpack it yourself if you trust it")
 
 
 def _header(path: Path) -> tuple[str, int, int]:

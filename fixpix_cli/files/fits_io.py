@@ -57,7 +57,7 @@ def opened(path: Path, *, tables: bool = False) -> Iterator[Any]:
                 yield hdus
     except (
         *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError),
-        *(MemoryError, zlib.error, fits.VerifyError),
+        *(zlib.error, fits.VerifyError),
     ) as error:
         raise UnreadableError(f"{path}: is damaged or not FITS ({first_line(error)})") from error
     except OSError as error:
@@ -102,6 +102,8 @@ def tiled_values(path: Path, hdu: Any) -> Array:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return np.asarray(hdu.data)
+    except MemoryError:
+        raise
     except Exception as error:  # the codecs raise classes of their own, which astropy does not publish
         raise UnreadableError(f"{path}: a compressed tile is damaged ({first_line(error)})") from error
 

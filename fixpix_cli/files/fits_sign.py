@@ -28,8 +28,8 @@ def add_cards(path: Path, provenance: Any) -> bool:
     last = fits_cards.end_of(header)
     if last is None:
         return False
-    line = str(provenance).encode("ascii", "replace").decode()
-    new = [f"HISTORY {line[i : i + 72]}" for i in range(0, len(line), 72)]
+    lines = [str(provenance), *provenance.details]
+    new = [f"HISTORY {line[i : i + 72]}" for line in lines for i in range(0, len(line), 72)]
     for key, card in (
         ("FPXVER", f"FPXVER  = {_quoted(provenance.version)} / fixpix version"),
         ("FPXNPIX", f"FPXNPIX = {provenance.pixels:>20} / bad pixels repaired"),

@@ -7,6 +7,7 @@ Classic TIFF and BigTIFF, both byte orders (TIFF 6.0, section 2).
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -213,6 +214,17 @@ class Tree:
                     return entry.place + number * _SIZES[entry.type], _CODES[entry.type]
         raise ValueError("the directory is not of this file")
 
-    def pack(self, entry: Entry, values: list[int]) -> bytes:
-        """Bytes of an integer tag's new value, of the old type and count."""
-        return struct.pack(f"{self.order}{entry.count}{_CODES[entry.type]}", *values)
+    def renumbered(self, entry: Entry, values: list[int], end: int) -> list[tuple[int, bytes]]:
+        """What to write where (place, bytes) so that an integer tag has other values, as many as before.
+
+        Values that its type cannot hold (writers store small offsets and counts as SHORT) get a wider
+        type; if they do not fit into the entry, either, they go to `end` of the file.
+        """
+        with contextlib.suppress(struct.error):
+            return [(entry.place, struct.pack(f"{self.order}{entry.count}{_CODES[entry.type]}", *values))]
+        kind, code, word = (16, "Q", 8) if self.big else (4, "I", 4)
+        data = struct.pack(f"{self.order}{entry.count}{code}", *values)
+        place = entry.slot + (12 if self.big else 8) if len(data) <= word else end + end % 2
+        pointer = b"" if len(data) <= word else struct.pack(self.order + code, place)
+        head = struct.pack(f"{self.order}HH{code}", entry.tag, kind, entry.count)
+        return [(entry.slot, head + pointer), (place, data)]

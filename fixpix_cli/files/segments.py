@@ -362,14 +362,16 @@ def _pack(raster: Raster, plain: bytes, old: bytes) -> bytes:
 
     kind = raster.compression
     if kind in (DEFLATE, DEFLATE_OLD):
-        packed = zlib.compress(plain, {0x01: 1, 0x5E: 4, 0xDA: 9}.get(old[1], 6))
-        return packed if len(packed) <= len(old) else zlib.compress(plain, 9)
+        data = zlib.compress(plain, {0x01: 1, 0x5E: 4, 0xDA: 9}.get(old[1], 6))
+        # One byte too many sends the whole segment to the end of the file: rather take the pains.
+        return data if len(data) <= len(old) else min(data, bytes(imagecodecs.deflate_encode(plain, 12)), key=len)
     if kind == LZMA:
         return lzma.compress(plain)
     if kind == LZW:
         return bytes(imagecodecs.lzw_encode(plain))
     if kind == ZSTD:
-        return bytes(imagecodecs.zstd_encode(plain, level=9))
+        data = bytes(imagecodecs.zstd_encode(plain, level=9))
+        return data if len(data) <= len(old) else min(data, bytes(imagecodecs.zstd_encode(plain, level=19)), key=len)
     rows = len(plain) // raster.row_bytes
     width = raster.row_bytes
     return b"".join(bytes(imagecodecs.packbits_encode(plain[r * width : (r + 1) * width])) for r in range(rows))
@@ -583,10 +585,15 @@ def placed(
         if data != tree.data[homes[i] : homes[i] + len(data)]:
             result.append(Patch(homes[i], data))
         offsets[i], counts[i] = homes[i], len(data)
-    if tuple(offsets) != raster.offsets:
-        result.append(Patch(raster.offsets_entry.place, tree.pack(raster.offsets_entry, offsets)))
-    if tuple(counts) != raster.counts:
-        result.append(Patch(raster.counts_entry.place, tree.pack(raster.counts_entry, counts)))
+    end = max(end, *(homes[i] + len(made[i]) for i in made))
+    for entry, old, new in (
+        (raster.offsets_entry, raster.offsets, offsets),
+        (raster.counts_entry, raster.counts, counts),
+    ):
+        if tuple(new) != old:
+            writes = tree.renumbered(entry, new, end)
+            result += [Patch(place, data) for place, data in writes]
+            end = max(end, *(place + len(data) for place, data in writes))
     return result
 
 

@@ -65,7 +65,7 @@ def load(path: Path, assume: Assume) -> Frame:
     moments = 1 if assume.planes else len(pages)
     if moments > 1:  # all moments are of one camera: what the first one says goes for all
         assume = replace(assume, cfa=first[0].cfa, white=first[0].white)
-    read = Lazy(len(pages), lambda number: _planes(tree, pages[number], colours, assume)[0])
+    read = Lazy(len(pages), lambda number: _planes(tree, pages[number], colours, assume)[0], first)
     mosaics: Sequence[Mosaic] = first
     if len(pages) > 1:
         mosaics = Lazy(len(pages) * colours, lambda number: read[number // colours][number % colours])
@@ -130,14 +130,20 @@ _ALIKE = (256, 257, 258, 262, 277, 284, 339)
 
 
 def _pages(tree: Tree) -> list[Page]:
-    """The full-size images of the file; thumbnails and transparency masks (NewSubFileType 1, 4) are none.
+    """The full-size images of the file; thumbnails and transparency masks are none.
+
+    They are told by NewSubFileType 1 and 4 and by the old SubfileType 2 (TIFF 6.0).
 
     Raises
     ------
     RefusedError
         They are of different kinds.
     """
-    full = [ifd for ifd in tree.chain if not int(tree.number(ifd, 254) or 0) & 5 and 256 in ifd.entries]
+    full = [
+        ifd
+        for ifd in tree.chain
+        if 256 in ifd.entries and not int(tree.number(ifd, 254) or 0) & 5 and tree.number(ifd, 255) != 2
+    ]
     if not full:
         raise UnreadableError(f"{tree.path}: holds no image")
     if len(full) == 1:
@@ -162,7 +168,7 @@ def _undirected(tree: Tree, ifd: Ifd) -> list[Page]:
         return [Page(ifd)]
     raster = segments.raster_of(tree, ifd)
     size = sum(raster.counts)
-    if size * number > len(tree.data):
+    if raster.offsets[0] + size * number > len(tree.data):
         raise UnreadableError(f"{tree.path}: is truncated (it promises {number} pages)")
     return [Page(ifd, size * n) for n in range(number)]
 

@@ -1,9 +1,10 @@
-"""Floor 2. Detection that asks a net, too.
+"""Floor 2. Detection that asks nets, too.
 
-Rules and net fail on different pixels: the rules flag sharp texture, the net what it has seen too little of.
-Up to some damage rate the mean of their log-likelihood ratios is better than either, above all in precision
-(``python models/train/detections.py``); denser damage, darks and CFAs that the net does not know are the
-rules' alone.
+Rules and net fail on different pixels: the rules flag sharp texture, the net weak outliers that are the frame's own.
+So a pixel needs both: the mean of their log-likelihood ratios, but at most a little more than the lesser one
+(``python models/train/detections.py`` shows it beside others). From some damage rate on the rules are lost, and the
+net looks a second time, without the suspects of the first. Darks and CFAs that the nets do not know are the rules'
+alone, as are frames with gaps.
 """
 
 from __future__ import annotations
@@ -75,10 +76,9 @@ class UnetDetector:
         ratios = self.ratios(mosaic)
         return detection_of(mosaic, ratios, rate_of(ratios, clear=-np.inf), "unet")
 
-    @property
-    def below_rate(self) -> float:
-        """The damage rate below which the mean with the rules is better than the rules alone."""
-        return self.session.card.number("below_rate", self.session.source)
+    def serving(self, key: str) -> float:
+        """A number of the card's serving section."""
+        return self.session.card.number(key, self.session.source)
 
     def ratios(self, mosaic: Mosaic) -> Float32:
         """Log-likelihood ratios of bad against good of the active pixels; -inf where the sample is NaN.
@@ -131,11 +131,33 @@ def shipped_unet() -> UnetDetector:
     return UnetDetector.open("unet")
 
 
-def detect(mosaic: Mosaic, kind: str | None = None, net: UnetDetector | None = None) -> Detection:
-    """Find bad pixels in one plane by its own samples: by the rules and, where it helps, by the net as well.
+@cache
+def shipped_dense() -> UnetDetector:
+    """The shipped unet of the second look, opened once per process; raises as `shipped_unet`."""
+    return UnetDetector.open("unet-dense")
 
-    The prior of the mean is the rate that the rules alone estimate. The mean's own estimate is too low: on a
+
+#: With more missing samples than this share the nets, which have never seen gaps, are not asked.
+GAPS = 0.02
+#: Exposure in s from which a frame's own weak hot pixels are what its owner wants repaired.
+LONG = 5.0
+
+
+def detect(
+    mosaic: Mosaic,
+    kind: str | None = None,
+    exposure: float | None = None,
+    net: UnetDetector | None = None,
+    dense: UnetDetector | None = None,
+) -> Detection:
+    """Find bad pixels in one plane by its own samples: by the rules and, where it helps, by the nets as well.
+
+    The prior of rules and net together is the rate that the rules estimate. Their own estimate is too low: on a
     night sky it dropped nearly all of the hot pixels of 4 to 10 sigma that rules and net both speak for.
+
+    Ordinary frames have weak outliers that are no damage; the card's ``caution`` is taken off the evidence, or
+    every megapixel would lose some good pixels. In long exposures such outliers are warm and hot pixels (on a
+    frame of 120 s, 290 of 8 to 20 sigma that caution would spare), so there it does not apply.
 
     Parameters
     ----------
@@ -143,25 +165,43 @@ def detect(mosaic: Mosaic, kind: str | None = None, net: UnetDetector | None = N
         Any CFA and size.
     kind : str, optional
         What the frame shows. Darks, biases and flats are judged by the rules alone.
-    net : UnetDetector, optional
-        Default: the shipped one.
+    exposure : float, optional
+        Exposure time in s.
+    net, dense : UnetDetector, optional
+        For the first and the second look. Default: the shipped ones.
 
     Raises
     ------
     ModelError
-        The shipped net is missing or damaged.
+        A shipped net is missing or damaged.
     """
     light = mosaic.light()
     if nothing := _nothing_to_see(light):
         return Detection(np.zeros(mosaic.shape, np.float32), classical.LEAST_RATE, nothing)
     net = net or shipped_unet()
-    if kind in STARLESS or not net.supports(mosaic.cfa):
+    if kind in STARLESS or not net.supports(mosaic.cfa) or _gaps(light) > GAPS:
         return classical.detect(mosaic, kind)
     seen = features.Seen.of(light, kind)
-    rate = rate_of(seen.rules)
-    if rate >= net.below_rate:
-        return detection_of(mosaic, seen.rules, rate)
-    return detection_of(mosaic, (seen.rules + net.ratios_of(seen)) / np.float32(2), rate, "rules+unet")
+    first = net.ratios_of(seen)
+    rate = rate_of(first, clear=-np.inf)
+    if rate >= net.serving("dense_rate"):
+        again = second.Second.of(light, first, rate)
+        ratios = (dense or shipped_dense()).ratios_of(again)
+        return detection_of(mosaic, ratios, rate_of(ratios, clear=-np.inf), "unet, second look")
+    both = together(seen.rules, first, net.serving("agreement"))
+    if exposure is None or exposure < LONG:
+        both -= np.float32(net.serving("caution"))
+    return detection_of(mosaic, both, rate_of(seen.rules), "rules+unet")
+
+
+def together(rules: Float32, net: Float32, agreement: float) -> Float32:
+    """The mean of two log-likelihood ratios, but at most `agreement` more than the lesser one."""
+    return np.minimum((rules + net) / np.float32(2), np.minimum(rules, net) + np.float32(agreement))
+
+
+def _gaps(light: Mosaic) -> float:
+    """The share of samples without a value."""
+    return 0.0 if light.is_integer else 1 - np.count_nonzero(np.isfinite(light.samples)) / light.samples.size
 
 
 def _nothing_to_see(light: Mosaic) -> str:

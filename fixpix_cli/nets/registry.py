@@ -17,7 +17,7 @@ from .cards import Card
 from .sessions import Session, open_session
 
 #: name -> file of the shipped models
-SHIPPED: dict[str, str] = {"mlp": "mlp-7x7.onnx", "unet": "unet.onnx"}
+SHIPPED: dict[str, str] = {"mlp": "mlp-7x7.onnx", "unet": "unet.onnx", "unet-dense": "unet-dense.onnx"}
 SUMS = "SHA256SUMS"
 
 

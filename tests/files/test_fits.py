@@ -329,7 +329,9 @@ def test_a_real_fpacked_frame_equals_its_unpacked_twin(data):
 
 @pytest.mark.data
 def test_real_files(tmp_path, data):
-    for path in [*sorted((data / "fits").glob("*.fits")), *sorted((data / "darks").glob("*.FIT"))[:4]]:
+    paths = [*sorted((data / "fits").glob("*.[fF][iI][tT][sS]")), *sorted((data / "darks").glob("*.FIT"))]
+    assert len(paths) > 40
+    for path in paths:
         frame = files.load(path, Assume())
         before = frame.mosaics[0].samples
         after = edited(before)

@@ -373,5 +373,7 @@ def test_a_repaired_file_is_named_on_the_command_line(run, tmp_path):
     with fits.open(tmp_path / "repaired/a.fits") as hdus:
         assert hdus["DQ"].data[30, 30] & 1 and hdus["DQ"].data[30, 30] & DQ.HOT
         assert np.count_nonzero(hdus["DQ"].data) == hdus[0].header["FPXNPIX"]
+        history = str(hdus[0].header["HISTORY"])
+        assert "threshold 0.3" in history and "sha256" in history
     _, out, err = run("correct", "repaired/a.fits", "--auto", "--out", "again")
     assert "was repaired before by fixpix" in out + err

@@ -5,6 +5,7 @@ The variants of compression, predictor and byte order are in test_tiff_dng.py.
 
 import contextlib
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -102,6 +103,32 @@ def test_thumbnails_are_ignored_and_kept(tmp_path):
         assert np.array_equal(tiff.pages[1].asarray(), image()[::4, ::4])
 
 
+@pytest.mark.parametrize("rows", [100, 250], ids=["array", "in the entry"])
+def test_offsets_and_counts_that_outgrow_their_type(tmp_path, rows):
+    """Lost otherwise: files whose writer stored small byte counts as SHORT cannot be repaired."""
+    source, target = tmp_path / "a.tif", tmp_path / "o.tif"
+    before = np.full((250, 300), 7, np.uint16)
+    data = [zlib.compress(before[top : top + rows].tobytes()) for top in range(0, 250, rows)]
+    place, tags, many = 8 + sum(map(len, data)), [], len(data)
+    offsets = [8 + sum(map(len, data[:n])) for n in range(many)]
+    for tag, values in ((273, offsets), (279, [len(d) for d in data])):
+        packed = struct.pack(f"<{many}H", *values)
+        tags.append((tag, many, packed if len(packed) <= 4 else struct.pack("<I", place)))
+        data, place = ([*data, packed], place + len(packed)) if len(packed) > 4 else (data, place)
+    tags += [(t, 1, struct.pack("<H", v)) for t, v in
+             ((256, 300), (257, 250), (258, 16), (259, 8), (262, 1), (277, 1), (278, rows))]  # fmt: skip
+    entries = b"".join(struct.pack("<HHI", t, 3, n) + v.ljust(4, b"\0") for t, n, v in sorted(tags))
+    source.write_bytes(
+        struct.pack("<2sHI", b"II", 42, place) + b"".join(data) + struct.pack("<H", len(tags)) + entries + bytes(4)
+    )
+    after = np.random.default_rng(0).integers(0, 65536, before.shape).astype(np.uint16)
+    assert np.array_equal(tifffile.imread(source), before)
+    files.save(files.load(source), [Edit.between(before, after)], target)
+    assert np.array_equal(tifffile.imread(target), after) and np.array_equal(
+        files.load(target).mosaics[0].samples, after
+    )
+
+
 def test_cfa_black_and_white_tags_speak(tmp_path):
     """Lost otherwise: a mosaic is repaired across colours, or with the wrong black level."""
     tags = [
@@ -145,6 +172,46 @@ def test_an_astro_tiff_header_says_how_it_was_taken(tmp_path):
     conditions = frame.conditions
     assert (conditions.exposure, conditions.temperature, conditions.gain) == (120, -9.8, 139)
     assert conditions.kind == "dark" and frame.identity.model == "Owner's cam / 2"
+
+
+@pytest.mark.parametrize("height", [60, 61])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("order", ["TOP-DOWN", "BOTTOM-UP", ""])
+def test_the_colours_of_an_astro_tiff(tmp_path, height, turned, order):
+    """Lost otherwise: colours are mixed, since the specification turns the rows and not every writer does."""
+    fits_cfa = RGGB.flipped_rows(height) if order == "BOTTOM-UP" else RGGB  # as seen from the FITS file's first row
+    level = {"R": 300, "G": 900, "B": 500}
+    rng = np.random.default_rng(0)
+    rows = [[level[fits_cfa.colour(r, c)] for c in range(80)] for r in range(height)]
+    stored = (np.array(rows) + rng.normal(0, 10, (height, 80))).astype(np.uint16)
+    if turned:
+        stored = stored[::-1]
+    header = (
+        f"SIMPLE  =  T\nBAYERPAT= 'RGGB'\n{f'ROWORDER= {order!r}' if order else ''}\nCAMSN = '77'\nXBINNING= 2\nEND"
+    )
+    tifffile.imwrite(tmp_path / "a.tif", stored, metadata=None, description=header)
+    frame = files.load(tmp_path / "a.tif")
+    cfa = frame.mosaics[0].cfa
+    assert all(abs(float(stored[r, c]) - level[cfa.colour(r, c)]) < 60 for r in range(2) for c in range(2))
+    assert frame.identity.serial == "77" and frame.identity.binning == (1, 2) and "cfa MONO" not in frame.assumed
+    dark = tmp_path / "dark.tif"
+    tifffile.imwrite(
+        dark, np.full((60, 80), 100, np.uint16), metadata=None, description="SIMPLE=T\nBAYERPAT='GBRG'\nEND"
+    )
+    assert files.load(dark).mosaics[0].cfa.name == "GBRG"
+
+
+def test_an_ome_header_says_camera_and_exposure(tmp_path):
+    """Lost otherwise: all microscopes share one map."""
+    xml = (
+        "<?xml version='1.0' encoding='UTF-8'?><OME xmlns='http://www.openmicroscopy.org/Schemas/OME/2016-06'>"
+        "<Instrument ID='Instrument:0'><Detector ID='D:0' Manufacturer='Hama &amp; Co' Model='Orca' SerialNumber='S1'/>"
+        "</Instrument><Image ID='Image:0'><Pixels ID='P:0'><Plane TheT='0' ExposureTime='250' ExposureTimeUnit='ms'/>"
+        "</Pixels></Image></OME>"
+    )
+    tifffile.imwrite(tmp_path / "a.tif", image(), metadata=None, description=xml)
+    frame = files.load(tmp_path / "a.tif")
+    assert frame.identity.camera == "Hama & Co Orca #S1" and frame.conditions.exposure == 0.25
 
 
 def test_other_descriptions_are_no_headers(tmp_path):

@@ -79,12 +79,10 @@ def test_float_tiffs(tmp_path, options):
     check(tmp_path / "a.tif", tmp_path / "o.tif", values)
 
 
-def test_tiffs_that_are_not_one_image_are_refused(tmp_path):
-    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((4, 20, 30), np.uint16), photometric="minisblack")
+def test_lossy_tiffs_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "j.tif", np.zeros((64, 64), np.uint8), compression="jpeg")
-    for name, word in (("stack", "pages"), ("j", "JPEG")):
-        with pytest.raises(FixpixError, match=word):
-            files.load(tmp_path / f"{name}.tif")
+    with pytest.raises(FixpixError, match="JPEG"):
+        files.load(tmp_path / "j.tif")
 
 
 def dng(path, samples, bits=16, order="<", compression=1, tile=None, extra=(), active=None):
