@@ -9,6 +9,9 @@ detect
     Probabilities of bad pixels in a `Mosaic` (`fixpix_cli.classical`).
 repair_mosaic, least_squares, gradient, median
     Replace bad pixels by a corrector's answers (`fixpix_cli.repair`).
+shipped_mlp, MlpCorrector
+    The neural corrector: `shipped_mlp()` is one for `repair_mosaic`, and `shipped_mlp().answers(mosaic, bad)`
+    gives values and their sigmas in DN (`fixpix_cli.nets.correctors`).
 Mosaic, Frame, Cfa, Assume, Edit, DefectMap, Evidence, Injection, inject_mosaic
     The nouns, and damage with known truth.
 """
@@ -29,6 +32,8 @@ _HOMES = {
     "least_squares": ("repair", "least_squares"),
     "gradient": ("repair", "gradient"),
     "median": ("repair", "median"),
+    "shipped_mlp": ("nets.correctors", "shipped_mlp"),
+    "MlpCorrector": ("nets.correctors", "MlpCorrector"),
     "inject_mosaic": ("inject", "inject"),
     "Injection": ("inject", "Injection"),
     "Mosaic": ("mosaic", "Mosaic"),
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
     from .inject import Injection
     from .inject import inject as inject_mosaic
     from .mosaic import Assume, Edit, Frame, Mosaic
+    from .nets.correctors import MlpCorrector, shipped_mlp
     from .nets.detectors import detect
     from .repair import gradient, least_squares, median
     from .repair import repair as repair_mosaic
@@ -60,6 +66,7 @@ __all__ = [
     "Evidence",
     "Frame",
     "Injection",
+    "MlpCorrector",
     "Mosaic",
     "detect",
     "gradient",
@@ -69,6 +76,7 @@ __all__ = [
     "median",
     "repair_mosaic",
     "save",
+    "shipped_mlp",
 ]
 
 

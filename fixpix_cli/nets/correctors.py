@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from ..cfa import Cfa
-from ..errors import FrameError
+from ..errors import FrameError, ModelError
 from ..mosaic import Array, Bool, Mosaic
 from ..normalise import windows
 from ..repair import repairable
 from . import registry
+from .cards import Card
 from .sessions import Session
 
 #: Windows per call of the net: small enough for the processor's cache.
@@ -39,8 +40,12 @@ class MlpCorrector:
         ------
         ModelError
         """
-        inputs: dict[str, tuple[int | str, ...]] = {"window": ("n", windows.FEATURES)}
-        return cls(registry.open_model(name, "correct", "mlp", {f"filled-{windows.NORMALISATION}": inputs}, threads))
+        return cls(registry.open_model(name, "correct", "mlp", {f"filled-{windows.NORMALISATION}": _inputs}, threads))
+
+    @property
+    def radius(self) -> int:
+        """The net looks at windows of 2 radius + 1 rows and columns."""
+        return _radius(self.session.card, self.session.source)
 
     def supports(self, cfa: Cfa) -> bool:
         """Whether the net knows this pattern: mono and Bayer; not X-Trans, not Quad-Bayer."""
@@ -70,25 +75,65 @@ class MlpCorrector:
         FrameError
             The net does not know the CFA.
         """
+        return self.answers(mosaic, bad)[0]
+
+    def answers(self, mosaic: Mosaic, bad: Bool) -> tuple[Array, Array]:
+        """Values for the bad pixels, and how far off they may be.
+
+        Parameters
+        ----------
+        mosaic : Mosaic
+        bad : (H, W) bool array
+
+        Returns
+        -------
+        values : (N,) float64 array, DN
+            As `__call__` gives them.
+        sigma : (N,) float64 array, DN
+            Standard error: how far, noise of the pixel included, the value lies from what a good pixel would
+            have stored there. The card says in how many cases it is within one and two sigma. NaN where the
+            value is NaN.
+
+        Raises
+        ------
+        FrameError
+            The net does not know the CFA.
+        """
         if not self.supports(mosaic.cfa):
             raise FrameError(f"the mlp corrector does not know {mosaic.cfa.name}: use least-squares")
-        values = np.full(mosaic.shape, np.nan)
-        area = mosaic.active.slices
-        inside = repairable(mosaic, bad)[area]
-        if inside.any():
-            rows, cols = np.nonzero(inside)
-            values[area][rows, cols] = self._answers(mosaic.light(), inside, rows, cols)
-        return values[np.nonzero(bad)]
+        rows, cols = np.nonzero(bad)
+        inside = repairable(mosaic, bad)
+        open_ = inside[rows, cols]
+        values, sigma = np.full((2, len(rows)), np.nan)
+        if open_.any():
+            area = mosaic.active
+            filled = windows.fill(mosaic.light(), inside[area.slices])
+            values[open_], sigma[open_] = self.refine(filled, rows[open_] - area.top, cols[open_] - area.left)
+        return values, sigma
 
-    def _answers(self, light: Mosaic, bad: Bool, rows: Array, cols: Array) -> Array:
-        filled = windows.fill(light, bad)
-        out = np.empty(len(rows))
+    def refine(self, filled: windows.Filled, rows: Array, cols: Array) -> tuple[Array, Array]:
+        """Values and sigmas, (N,) float64 arrays in DN, of some holes of a filled frame."""
+        values, sigma = np.empty(len(rows)), np.empty(len(rows))
         for start in range(0, len(rows), BATCH):
             part = slice(start, start + BATCH)
             r, c = rows[part], cols[part]
-            features, unit = windows.encode(filled, r, c)
-            out[part] = windows.decode(filled, r, c, self.session.run(window=features)["residual"], unit)
-        return out
+            features, unit = windows.encode(filled, r, c, self.radius)
+            net = self.session.run(window=features)
+            values[part], sigma[part] = windows.decode(filled, r, c, net["residual"], net["sigma"], unit)
+        return values, sigma
+
+
+def _radius(card: Card, source: str) -> int:
+    radius = card.number("radius", source)
+    if radius not in windows.RADII:
+        raise ModelError(f"{source}: the card's radius is {radius:g}; known are {windows.RADII}")
+    return int(radius)
+
+
+def _inputs(card: Card, source: str) -> registry.Shapes:
+    if set(card.outputs) != {"residual", "sigma"}:
+        raise ModelError(f"{source}: its outputs are {list(card.outputs)}, not residual and sigma")
+    return {"window": ("n", windows.length(_radius(card, source)))}
 
 
 @cache

@@ -9,6 +9,7 @@ taken as it is and its hash reported.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from .cards import Card
 from .sessions import Session, open_session
 
 #: name -> file of the shipped models
-SHIPPED: dict[str, str] = {"mlp": "mlp-7x7.onnx", "unet": "unet.onnx", "unet-dense": "unet-dense.onnx"}
+SHIPPED: dict[str, str] = {"mlp": "mlp-9x9.onnx", "unet": "unet.onnx", "unet-dense": "unet-dense.onnx"}
 SUMS = "SHA256SUMS"
+
+#: name -> shape of a net's inputs; a text stands for any size
+Shapes = dict[str, tuple[int | str, ...]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def read(name: str) -> Blob:
         Unknown name, unreadable file, or a shipped model that differs from SHA256SUMS.
     """
     if name in SHIPPED:
-        return _shipped(name, folder())
+        return verified(folder() / SHIPPED[name], name)
     path = Path(name)
     if path.suffix.lower() != ".onnx":
         raise ModelError(f"{name}: no such model; shipped are {', '.join(SHIPPED)}, or give an .onnx file")
@@ -97,16 +101,22 @@ def read(name: str) -> Blob:
     return Blob(path.stem, path, data, hashlib.sha256(data).hexdigest(), False)
 
 
-def _shipped(name: str, where: Path) -> Blob:
-    path = where / SHIPPED[name]
-    wanted = sums(where).get(path.name)
+def verified(path: Path, name: str | None = None) -> Blob:
+    """The bytes of a file that the SHA256SUMS beside it vouches for.
+
+    Raises
+    ------
+    ModelError
+        It is not listed there, or not what it should be.
+    """
+    wanted = sums(path.parent).get(path.name)
     if wanted is None:
         raise ModelError(f"{path}: not listed in {SUMS}; install fixpix again")
     data = _bytes(path)
     found = hashlib.sha256(data).hexdigest()
     if found != wanted:
         raise ModelError(f"{path}: SHA-256 {found[:12]} is not the {wanted[:12]} of {SUMS}; install again")
-    return Blob(name, path, data, found, True)
+    return Blob(name or path.stem, path, data, found, True)
 
 
 def _bytes(path: Path) -> bytes:
@@ -130,7 +140,7 @@ def open_model(
     name: str | Path,
     task: str,
     family: str,
-    contracts: dict[str, dict[str, tuple[int | str, ...]]],
+    contracts: Mapping[str, Shapes | Callable[[Card, str], Shapes]],
     threads: int = 1,
 ) -> Session:
     """A shipped model by name (verified), or a user's own .onnx by path, that a serving module can feed.
@@ -141,7 +151,8 @@ def open_model(
     task, family : str
         What the serving module is for; see `cards.Card`.
     contracts : dict
-        The normalisations that it can give and, for each, the inputs, name -> shape.
+        The normalisations that it can give and, for each, the inputs, name -> shape; or a function of the card
+        and the file's name that gives them, where they depend on what the card says.
     threads : int
 
     Raises
@@ -153,8 +164,9 @@ def open_model(
     session = open_session(blob.data, str(blob.path), blob.sha256, threads)
     session.card.require(str(blob.path), task, family, contracts)
     inputs = contracts[session.card.normalisation]
-    if {k: tuple(v) for k, v in session.card.inputs.items()} != inputs:
-        raise ModelError(f"{blob.path}: its inputs are {session.card.inputs}, not {inputs}")
+    wanted = inputs(session.card, str(blob.path)) if callable(inputs) else inputs
+    if {k: tuple(v) for k, v in session.card.inputs.items()} != wanted:
+        raise ModelError(f"{blob.path}: its inputs are {session.card.inputs}, not {wanted}")
     return session
 
 

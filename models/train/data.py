@@ -6,10 +6,11 @@ Damage is positions only (`fixpix_cli.inject.positions`): what a bad pixel holds
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,19 +138,27 @@ def _coded(light: np.ndarray, gamma: float, black: float, white: float) -> np.nd
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Samples for training.
+    """Samples for training, for windows of one radius.
 
-    features : (N, FEATURES) float32 or float16; target : (N,) float32, units; scale : (N,) float32,
-    from units to root mean square errors of the first estimate in the sample's crop.
+    features : (N, windows.length(radius)) float32 or float16; target : (N,) float32, units: what the repair
+    should be; stored : (N,) float32, units: the sample itself with its noise, which a sigma must cover (of
+    real frames the same); scale : (N,) float32, from units to root mean square errors of the first estimate
+    in the sample's crop.
     """
 
     features: np.ndarray
     target: np.ndarray
+    stored: np.ndarray
     scale: np.ndarray
 
 
-def sample(scene: Scene, spec: Injection, limit: int, rng: np.random.Generator) -> Batch | None:
-    """Damage a scene and take up to `limit` of its bad pixels; None where the first estimate is perfect."""
+def sample(
+    scene: Scene, spec: Injection, limit: int, radii: Sequence[int], rng: np.random.Generator
+) -> list[Batch] | None:
+    """Damage a scene and take up to `limit` of its bad pixels; None where the first estimate is perfect.
+
+    The same pixels for every radius, in the same order.
+    """
     bad = np.zeros(scene.mosaic.shape, bool)
     rows, cols = positions(scene.mosaic, spec)
     bad[rows, cols] = True
@@ -157,16 +166,20 @@ def sample(scene: Scene, spec: Injection, limit: int, rng: np.random.Generator) 
     if len(rows) > limit:
         chosen = np.sort(rng.choice(len(rows), limit, replace=False))
         rows, cols = rows[chosen], cols[chosen]
-    features, unit = windows.encode(filled, rows, cols)
-    seen = unit > 0
-    rows, cols, features, unit = rows[seen], cols[seen], features[seen], unit[seen]
-    residual = scene.clean[rows, cols] - filled.at(rows, cols)
+    encoded = [windows.encode(filled, rows, cols, radius) for radius in radii]
+    seen = np.all([unit > 0 for _, unit in encoded], axis=0)
+    first = filled.at(rows[seen], cols[seen])
+    residual, stored = (a[rows[seen], cols[seen]] - first for a in (scene.clean, scene.mosaic.samples))
     if not len(residual):
         return None
     rms = float(np.sqrt(np.mean(np.minimum(residual**2, 25 * np.mean(residual**2)))))
     if not rms > 0:
         return None
-    return Batch(features, (residual / unit).astype(np.float32), (unit / rms).astype(np.float32))
+    batches = []
+    for features, unit in encoded:
+        arrays = (residual / unit[seen], stored / unit[seen], unit[seen] / rms)
+        batches.append(Batch(features[seen].astype(np.float16), *(a.astype(np.float32) for a in arrays)))
+    return batches
 
 
 class Scenes:
@@ -232,20 +245,24 @@ def made(side: int, rng: np.random.Generator) -> Scene:
     return Scene(mosaic, mosaic.samples)
 
 
-def draws(data: Path, settings: dict[str, Any], seed: int) -> Iterator[Batch]:
-    """Damaged crops without end, from the training cameras and photographs."""
+def draws(data: Path, settings: dict[str, Any], seed: int, use: str = "train") -> Iterator[list[Batch]]:
+    """Damaged crops without end, from cameras, photographs and simulated skies; one batch per radius."""
     rng = np.random.default_rng(seed)
-    scenes = Scenes(data)
+    scenes = Scenes(data, use)
     damage = settings["damage"]
     shares = np.array([d[0] for d in damage])
     while True:
         _, pattern, low, high = damage[int(rng.choice(len(damage), p=shares / shares.sum()))]
         rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-        scene = scenes.draw(rng, 384 if rate <= 0.03 else 256, settings["photo_share"])
+        side = int(rng.choice(settings["sides"] if rate <= 0.03 else settings["sides_dense"]))
+        if use == "train" and rng.random() < settings["sky_share"]:
+            scene = made(min(side, 384), rng)
+        else:
+            scene = scenes.draw(rng, side, settings["photo_share"] if use == "train" else 1.0)
         spec = Injection(rate, pattern=pattern, seed=int(rng.integers(2**31)))
-        batch = sample(scene, spec, settings["targets"], rng)
-        if batch is not None:
-            yield batch
+        batches = sample(scene, spec, settings["targets"], settings["radii"], rng)
+        if batches is not None:
+            yield batches
 
 
 def _area(shape: tuple[int, ...], side: int, rng: np.random.Generator) -> Area:
@@ -263,15 +280,34 @@ def _crop(scene: Scene, side: int, rng: np.random.Generator) -> Scene:
     return Scene(scene.mosaic.cropped(area), scene.clean[area.slices])
 
 
-def pool(data: Path, settings: dict[str, Any], seed: int) -> Batch:
-    """As many draws as the settings say, or as fit into their time."""
-    started, found = time.monotonic(), []
-    for batch in draws(data, settings, seed):
-        found.append(batch)
-        if len(found) % 100 == 0:
-            print(f"drawn {len(found)} crops, {time.monotonic() - started:.0f} s", flush=True)
-        if len(found) >= settings["draws"] or time.monotonic() - started > settings["seconds"]:
-            break
-    names = ("features", "target", "scale")
-    features, target, scale = (np.concatenate([getattr(b, name) for b in found]) for name in names)
-    return Batch(features.astype(np.float16), target, scale)
+def pool(data: Path, settings: dict[str, Any], seed: int, folder: Path, use: str = "train") -> None:
+    """As many draws as the settings say, or as fit into their time, kept in `folder` for every radius.
+
+    Of validation photographs (`use` = ``validate``) a twentieth as many. Features go to disk as they come: all
+    radii together would not fit into memory.
+    """
+    started, found, count = time.monotonic(), [], 0
+    share = 1.0 if use == "train" else 0.05
+    folder.mkdir(parents=True, exist_ok=True)
+    radii = settings["radii"]
+    with contextlib.ExitStack() as files:
+        parts = [files.enter_context((folder / f"{use}-{radius}.part").open("wb")) for radius in radii]
+        for batches in draws(data, settings, seed, use):
+            for part, batch in zip(parts, batches, strict=True):
+                part.write(batch.features.tobytes())
+            found.append([(b.target, b.stored, b.scale) for b in batches])
+            count += 1
+            if count % 100 == 0:
+                print(f"drawn {count} crops, {time.monotonic() - started:.0f} s", flush=True)
+            if count >= share * settings["draws"] or time.monotonic() - started > share * settings["seconds"]:
+                break
+    for number, radius in enumerate(radii):
+        rest = [np.concatenate(arrays) for arrays in zip(*(batches[number] for batches in found), strict=True)]
+        np.save(folder / f"{use}-{radius}.npy", np.stack(rest))
+        (folder / f"{use}-{radius}.part").replace(folder / f"{use}-{radius}.features")
+
+
+def stored_pool(folder: Path, use: str, radius: int) -> Batch:
+    """What `pool` kept for one radius; the features stay on disk and are read as they are used."""
+    features = np.memmap(folder / f"{use}-{radius}.features", np.float16, "r")
+    return Batch(features.reshape(-1, windows.length(radius)), *np.load(folder / f"{use}-{radius}.npy"))

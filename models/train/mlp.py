@@ -3,8 +3,14 @@
     python models/train/mlp.py --data FOLDER          # or FIXPIX_DATA=FOLDER
     python models/train/mlp.py --data FOLDER --table  # only measure the exported model and print the table
 
-The net sees what `fixpix_cli.windows.encode` makes of a window and answers the residual over the first
-estimate. A run can be stopped at any time: started again, it goes on from its last checkpoint.
+One pool of samples serves windows of every radius, and a net is trained for each. What the validation cameras pick
+is shipped; its card shows the others' figures, too.
+
+The net sees what `normalise.windows.encode` makes of a window. It answers the residual over the first estimate
+and a sigma. The sigma's layers hang on the first hidden layer and no gradient leaves them, so that a repair is
+exactly what it would be without a sigma.
+
+A run can be stopped at any time: started again, it goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -14,175 +20,239 @@ import itertools
 import json
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import data as data_
+import measure
 import numpy as np
-import onnx
 import shipping
 import torch
-from measure import best_below, measure, print_table, summary
 from torch import nn
 
-from fixpix_cli.nets import cards
+from fixpix_cli.nets.correctors import MlpCorrector
 from fixpix_cli.normalise import windows
 
 #: What the hash of the training code covers, relative to the repository.
 CODE = ("models/train/mlp.py", "models/train/data.py", "models/train/measure.py", "fixpix_cli/normalise/windows.py")
+#: Share of errors within one and within two sigma that a normal distribution has.
+ONE_SIGMA, TWO_SIGMA = 0.6827, 0.9545
+_SIGMA_WIDTH = 32
 
 
 class Mlp(nn.Module):
-    """(N, FEATURES) float32 -> (N,) float32 residual over the first estimate, in units."""
+    """(N, features) float32 -> residual over the first estimate and sigma, (N,) float32 each, in units."""
 
-    def __init__(self, widths: list[int]) -> None:
+    def __init__(self, radius: int, widths: list[int]) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for a, b in itertools.pairwise([windows.FEATURES, *widths]):
-            layers += [nn.Linear(a, b), nn.ReLU()]
-        self.body = nn.Sequential(*layers)
+        self.first = nn.Linear(windows.length(radius), widths[0])
+        self.rest = nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(widths)))
         self.head = nn.Linear(widths[-1], 1)
+        self.doubt = nn.Sequential(nn.Linear(widths[0], _SIGMA_WIDTH), nn.ReLU(), nn.Linear(_SIGMA_WIDTH, 1))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        nn.init.constant_(self.doubt[-1].bias, -1.0)
 
-    def forward(self, window: torch.Tensor) -> torch.Tensor:
-        return self.head(self.body(window))[:, 0]
+    def forward(self, window: torch.Tensor, turn: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """`turn`, one of `symmetries`, mirrors or turns the windows: cheaper on the weights than on the samples."""
+        weight = self.first.weight if turn is None else self.first.weight[:, turn]
+        hidden = nn.functional.relu(nn.functional.linear(window, weight, self.first.bias))
+        doubt = self.doubt(hidden.detach()).float()
+        residual = self.head(self.rest(hidden)).float()
+        return residual.flatten(), torch.exp(doubt.clamp(-8.0, 4.0)).flatten()
 
 
-def symmetries() -> torch.Tensor:
-    """(8, FEATURES) indices that mirror and turn the window; the kinds of centre are the same in all."""
-    side = 2 * windows.RADIUS + 1
+def symmetries(radius: int) -> torch.Tensor:
+    """(8, features) indices that mirror and turn the window; the kinds of centre are the same in all."""
+    side = 2 * radius + 1
     grid = np.arange(side * side).reshape(side, side)
     turned = [np.rot90(g, k) for g in (grid, grid.T) for k in range(4)]
-    rest = np.arange(2 * side * side, windows.FEATURES)
+    rest = np.arange(2 * side * side, windows.length(radius))
     rows = [np.concatenate([t.ravel(), t.ravel() + side * side, rest]) for t in turned]
     return torch.from_numpy(np.stack(rows))
 
 
-def pool(folder: Path, settings: dict[str, Any], run: Path) -> data_.Batch:
-    """The training samples, drawn once per settings and kept in the run's folder."""
+def pool(folder: Path, settings: dict[str, Any], run: Path) -> Path:
+    """The folder of the samples, drawn once per settings."""
     key = hashlib.sha256(json.dumps([settings["data"], settings["seed"]]).encode()).hexdigest()[:12]
-    path = run / f"pool-{key}.npz"
-    if not path.exists():
-        batch = data_.pool(folder, settings["data"], settings["seed"])
-        np.savez(path, features=batch.features, target=batch.target, scale=batch.scale)
-    with np.load(path) as stored:
-        return data_.Batch(stored["features"], stored["target"], stored["scale"])
+    kept = run / f"pool-{key}"
+    for number, use in enumerate(("train", "validate")):
+        if not (kept / f"{use}-{settings['data']['radii'][-1]}.features").exists():
+            data_.pool(folder, settings["data"], settings["seed"] + number, kept, use)
+    return kept
 
 
-def train(batch: data_.Batch, settings: dict[str, Any], run: Path, device: str) -> tuple[Mlp, dict[str, Any]]:
-    """The loop: Huber loss in root mean square errors of the first estimate, cosine schedule, checkpoints."""
+@dataclass(frozen=True)
+class Plan:
+    """One training: the window, the net's widths, how long, and samples in a step."""
+
+    radius: int
+    widths: tuple[int, ...]
+    steps: int
+    batch: int
+
+    @classmethod
+    def of(cls, radius: int, part: dict[str, Any]) -> Plan:
+        """From a part of the settings."""
+        return cls(radius, tuple(part["widths"]), part["steps"], part["batch"])
+
+    @property
+    def name(self) -> str:
+        side = 2 * self.radius + 1
+        return f"mlp-{side}x{side}"
+
+
+def train(kept: Path, plan: Plan, settings: dict[str, Any], run: Path, device: str) -> tuple[Mlp, dict[str, Any]]:
+    """The loop: Huber loss in root mean square errors of the first estimate, likelihood of sigma, cosine schedule."""
     loop = settings["loop"]
+    batch, judge = (data_.stored_pool(kept, use, plan.radius) for use in ("train", "validate"))
     torch.manual_seed(settings["seed"])
-    net = Mlp(settings["net"]["widths"]).to(device)
+    net = Mlp(plan.radius, list(plan.widths)).to(device)
     optimiser = torch.optim.AdamW(net.parameters(), lr=loop["rate"], weight_decay=loop["decay"])
-    features, target, scale = (torch.from_numpy(a) for a in (batch.features, batch.target, batch.scale))
-    order = torch.Generator().manual_seed(settings["seed"])
-    mirrored = symmetries()
+    repairing = [p for name, p in net.named_parameters() if not name.startswith("doubt")]
+    order = np.random.default_rng(settings["seed"])
+    mirrored = symmetries(plan.radius).to(device)
     step, spent = 0, 0.0
-    checkpoint = shipping.Checkpoint(run / "checkpoint.pt", settings)
-    if kept := checkpoint.read():
-        net.load_state_dict(kept["net"])
-        optimiser.load_state_dict(kept["optimiser"])
-        step, spent = kept["step"], kept["spent"]
-        order.manual_seed(settings["seed"] + step)
-        print(f"resumed at step {step}")
+    checkpoint = shipping.Checkpoint(run / f"{plan.name}-{plan.steps}.pt", settings | {"plan": str(plan)})
+    if state := checkpoint.read():
+        net.load_state_dict(state["net"])
+        optimiser.load_state_dict(state["optimiser"])
+        step, spent = state["step"], state["spent"]
+        order = np.random.default_rng([settings["seed"], step])
+        print(f"{plan.name} resumed at step {step}")
     started, shown = time.monotonic() - spent, []
-    while (progress := _progress(step, started, loop)) < 1:
+    while step < plan.steps:
         for group in optimiser.param_groups:
-            group["lr"] = loop["rate"] * min(1, (step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * progress))
-        index = torch.randint(len(target), (loop["batch"],), generator=order)
-        turn = mirrored[int(torch.randint(8, (1,), generator=order))]
-        x = features[index].float()[:, turn].to(device)
-        t, s = target[index].to(device), scale[index].to(device)
-        loss = nn.functional.huber_loss(net(x) * s, t * s, delta=loop["knee"])
+            group["lr"] = loop["rate"] * min(1, (step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * step / plan.steps))
+        index = order.integers(len(batch.target), size=plan.batch)
+        x, *rest = (torch.from_numpy(a[index]).to(device) for a in _arrays(batch))
+        target, stored, scale = rest
+        with torch.autocast(device, torch.bfloat16, enabled=step < loop["bfloat16"] * plan.steps):
+            residual, sigma = net(x.float(), mirrored[int(order.integers(8))])
+        loss = nn.functional.huber_loss(residual * scale, target * scale, delta=loop["knee"])
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        (loss + _surprise(stored - residual.detach(), sigma)).backward()
+        for part in (repairing, net.doubt.parameters()):
+            nn.utils.clip_grad_norm_(part, 1.0)
         optimiser.step()
         step += 1
-        with torch.no_grad():
-            still = nn.functional.huber_loss(torch.zeros_like(t), t * s, delta=loop["knee"])
-        shown.append((loss.item(), still.item()))
-        if step % 250 == 0:
-            a, b = np.mean(shown, axis=0)
-            print(f"step {step}  loss {a:.4f}  of the first estimate {b:.4f}  {progress:.0%}", flush=True)
+        shown.append(loss.item())
+        if step % loop["show"] == 0:
+            figures = "  ".join(f"{k} {v:.4f}" for k, v in judged(net, judge, device).items())
+            print(f"{plan.name} step {step}  loss {np.mean(shown):.4f}  validation: {figures}", flush=True)
             shown = []
-        if step % loop["checkpoint"] == 0:
+        if step % loop["checkpoint"] == 0 or step == plan.steps:
             checkpoint.keep_run(net, optimiser, step, time.monotonic() - started)
-    checkpoint.keep_run(net, optimiser, step, time.monotonic() - started)
-    return net.cpu().eval(), {"steps": step, "seconds": round(time.monotonic() - started), "device": device}
+    net = net.cpu().eval()
+    facts = {"steps": step, "seconds": round(time.monotonic() - started), "device": device}
+    facts |= {"samples": len(batch.target), "parameters": shipping.parameters(net), "widths": list(plan.widths)}
+    return net, facts | {"sigma_factor": calibrate(net, judge)}
 
 
-def _progress(step: int, started: float, loop: dict[str, Any]) -> float:
-    return max(step / loop["steps"], (time.monotonic() - started) / loop["seconds"])
+def _arrays(batch: data_.Batch) -> tuple[np.ndarray, ...]:
+    return batch.features, batch.target, batch.stored, batch.scale
 
 
-def export(net: Mlp) -> onnx.ModelProto:
-    """The net as ONNX, written layer by layer: no exporter in between, the same bytes everywhere."""
-    nodes, weights, name = [], [], "window"
-    linears = [layer for layer in net.body if isinstance(layer, nn.Linear)] + [net.head]
-    for number, layer in enumerate(linears):
-        for suffix, tensor in (("w", layer.weight), ("b", layer.bias)):
-            weights.append(onnx.numpy_helper.from_array(tensor.detach().numpy(), f"{suffix}{number}"))
-        out = f"linear{number}"
-        nodes.append(onnx.helper.make_node("Gemm", [name, f"w{number}", f"b{number}"], [out], transB=1))
-        name = out
-        if layer is not net.head:
-            nodes.append(onnx.helper.make_node("Relu", [out], [f"relu{number}"]))
-            name = f"relu{number}"
-    weights.append(onnx.numpy_helper.from_array(np.array([-1], np.int64), "flat"))
-    nodes.append(onnx.helper.make_node("Reshape", [name, "flat"], ["residual"]))
-    window, residual = (
-        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, shape)
-        for n, shape in (("window", ["n", windows.FEATURES]), ("residual", ["n"]))
-    )
-    graph = onnx.helper.make_graph(nodes, "mlp", [window], [residual], weights)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
-    onnx.checker.check_model(model)
-    return model
+def _surprise(error: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of the errors under Laplace distributions of standard deviation sigma."""
+    spread = sigma / math.sqrt(2)
+    return (torch.log(spread) + error.abs() / spread).mean()
 
 
-def card_of(settings: dict[str, Any], facts: dict[str, Any], metrics: dict[str, Any], folder: Path) -> cards.Card:
+def judged(net: Mlp, batch: data_.Batch, device: str) -> dict[str, float]:
+    """Squared error over that of the first estimate, and the coverage of sigma, on validation photographs."""
+    errors, ratios, still = 0.0, [], 0.0
+    with torch.no_grad():
+        for start in range(0, len(batch.target), 8192):
+            part = slice(start, start + 8192)
+            x, target, stored, scale = (torch.from_numpy(np.array(a[part])).to(device) for a in _arrays(batch))
+            residual, sigma = net(x.float())
+            errors += float(((residual - target) * scale).square().sum())
+            still += float((target * scale).square().sum())
+            ratios.append(((residual - stored).abs() / sigma).cpu().numpy())
+    ratio = np.concatenate(ratios)
+    return {
+        "error": errors / still,
+        "within 1 sigma": float(np.mean(ratio <= 1)),
+        "within 2 sigma": float(np.mean(ratio <= 2)),
+        "sigma factor": float(np.quantile(ratio, ONE_SIGMA)),
+    }
+
+
+def calibrate(net: Mlp, batch: data_.Batch) -> float:
+    """Scale the net's sigma so that the usual share of validation photographs' errors lies within it; the factor."""
+    factor = judged(net, batch, "cpu")["sigma factor"]
+    with torch.no_grad():
+        net.doubt[-1].bias += math.log(factor)
+    return factor
+
+
+def export(net: Mlp, radius: int) -> Any:
+    """The net as ONNX."""
+    example = {"window": torch.zeros(16, windows.length(radius))}
+    return shipping.export(net, example, {"residual": ("n",), "sigma": ("n",)})
+
+
+def card_of(plan: Plan, settings: dict[str, Any], facts: dict[str, Any], metrics: dict[str, Any], folder: Path) -> Any:
     """The card, with the data's attribution by source and licence."""
+    side = 2 * plan.radius + 1
     return shipping.card(
-        settings["name"],
+        plan.name,
         "correct",
         "mlp",
         folder,
-        inputs={"window": ("n", windows.FEATURES)},
-        outputs={"residual": ("n",)},
+        inputs={"window": ("n", windows.length(plan.radius))},
+        outputs={"residual": ("n",), "sigma": ("n",)},
         normalisation=f"filled-{windows.NORMALISATION}",
         cfa=("MONO", "RGGB", "GRBG", "GBRG", "BGGR"),
-        serving={"radius": windows.RADIUS, "best_below_rate": best_below(metrics)},
+        serving={"radius": plan.radius, "best_below_rate": measure.best_below(metrics)},
         training=settings | facts,
         metrics=metrics,
         limits=(
             "mono and Bayer only: no X-Trans, no Quad-Bayer",
-            "no answer where the 7 x 7 window holds no good pixel",
-            "trained without modern DSLR stills; mono frames in training come from photographs only",
+            f"no answer where the {side} x {side} window holds no good pixel",
+            "sigma is calibrated on photographs turned into raw; its coverage on real cameras is in the metrics",
+            "trained without modern DSLR stills; mono frames in training come from photographs and simulated skies",
         ),
         code=shipping.code(*CODE),
     )
+
+
+def made(kept: Path, plan: Plan, settings: dict[str, Any], options: Any) -> tuple[Any, dict[str, Any]]:
+    """Train and export: the model and the facts of its run."""
+    net, facts = train(kept, plan, settings, options.run, options.device)
+    model = export(net, plan.radius)
+    example = data_.stored_pool(kept, "validate", plan.radius).features[:4096].astype(np.float32)
+    facts["torch_onnxruntime_difference"] = shipping.agreement(net, model, {"window": torch.from_numpy(example)})
+    return model, facts
 
 
 def main() -> None:
     options = shipping.options(__doc__ or "", "mlp.toml")
     settings, folder, run = options.recipe, options.data, options.run
     if options.table:
-        print_table(measure(shipping.MODELS / f"{settings['name']}.onnx", folder))
+        measure.print_table(measure.measure({"mlp": MlpCorrector.open()}, folder))
         return
-    batch = pool(folder, settings, run)
-    print(f"{len(batch.target)} samples")
-    net, facts = train(batch, settings, run, options.device)
-    model = export(net)
-    facts |= {"samples": len(batch.target), "parameters": shipping.parameters(net)}
-    example = {"window": torch.from_numpy(batch.features[:4096].astype(np.float32))}
-    facts["torch_onnxruntime_difference"] = shipping.agreement(net, model, example)
-    path = shipping.write(model, card_of(settings, facts, {}, folder))
-    rows = measure(path, folder)
-    print_table(rows)
-    shipping.write(model, card_of(settings, facts, summary(rows), folder))
+    kept = pool(folder, settings, run)
+    found = {}
+    for radius in settings["data"]["radii"]:
+        plan = Plan.of(radius, settings["net"])
+        model, facts = made(kept, plan, settings, options)
+        path = shipping.write(model, card_of(plan, settings, facts, {}, folder), run)
+        found[plan.name] = MlpCorrector.open(path), plan, model, facts
+    chosen = tuple(row for row in measure.DAMAGE if row[0] in settings["choose_by"])
+    scores = measure.scores(measure.measure({name: net for name, (net, *_) in found.items()}, folder, chosen))
+    for name, (corrector, *_) in found.items():
+        scores[name]["microseconds"] = measure.microseconds(corrector)
+    print(json.dumps(scores, indent=1))
+    winner = found[min(found, key=lambda name: scores[name]["all"])][1]
+    plan = Plan.of(winner.radius, settings["net"] | {"steps": settings["net"]["winner_steps"]})
+    model, facts = made(kept, plan, settings, options)
+    path = shipping.write(model, card_of(plan, settings, facts, {}, folder), run)
+    rows = measure.measure({"mlp": MlpCorrector.open(path)}, folder)
+    measure.print_table(rows)
+    shipping.write(model, card_of(plan, settings, facts, measure.summary(rows) | {"candidates": scores}, folder))
 
 
 if __name__ == "__main__":

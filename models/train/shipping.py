@@ -22,6 +22,8 @@ from fixpix_cli.nets import cards
 
 HERE = Path(__file__).resolve().parent
 MODELS = HERE.parent
+#: Nets to compare with; no command uses them.
+REFERENCE = MODELS / "reference"
 #: Greatest difference between torch and onnxruntime that a model may be shipped with.
 AGREEMENT = 1e-4
 
@@ -142,22 +144,22 @@ def card(name: str, task: str, family: str, folder: Path, **facts: Any) -> cards
 
 
 def write(model: Any, card: cards.Card, folder: Path = MODELS) -> Path:
-    """The model with its card inside; in models/ (not in a run's folder) with its line in SHA256SUMS."""
+    """The model with its card inside; in models/ or models/reference/ with its line in the SHA256SUMS there."""
     del model.metadata_props[:]
     model.metadata_props.add(key=cards.KEY, value=card.to_json())
     path = folder / f"{card.name}.onnx"
     path.write_bytes(model.SerializeToString(deterministic=True))
-    if folder == MODELS:
+    if folder in (MODELS, REFERENCE):
         sign([path])
     print(f"{path.name}: {path.stat().st_size} bytes")
     return path
 
 
 def sign(paths: Iterable[Path]) -> None:
-    """Bring SHA256SUMS up to date."""
-    sums = MODELS / "SHA256SUMS"
-    lines = sums.read_text().splitlines() if sums.exists() else []
+    """Bring the SHA256SUMS beside each file up to date."""
     for path in paths:
+        sums = path.parent / "SHA256SUMS"
+        lines = sums.read_text().splitlines() if sums.exists() else []
         lines = [line for line in lines if line.strip() and not line.endswith(f"  {path.name}")]
         lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")
-    sums.write_text("\n".join(sorted(lines, key=lambda line: line.split()[1])) + "\n")
+        sums.write_text("\n".join(sorted(lines, key=lambda line: line.split()[1])) + "\n")

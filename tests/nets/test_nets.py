@@ -16,7 +16,8 @@ from fixpix_cli.errors import FrameError, ModelError
 from fixpix_cli.mosaic import Area, Mosaic
 from fixpix_cli.nets import cards, registry, sessions
 from fixpix_cli.nets.correctors import MlpCorrector, shipped_mlp
-from fixpix_cli.normalise import windows
+from fixpix_cli.nets.references import PaperMlp
+from fixpix_cli.normalise import paper, windows
 from fixpix_cli.repair import least_squares, median, repair
 
 PATTERNS = [MONO, *BAYER]
@@ -156,17 +157,109 @@ def test_unknown_patterns_are_refused(cfa):
         shipped_mlp()(mosaic, np.eye(24, dtype=bool))
 
 
-def test_windows_turn_with_the_frame():
-    clean = scene(MONO, (64, 64))
+@pytest.mark.parametrize("radius", windows.RADII)
+@pytest.mark.parametrize("cfa", [MONO, BAYER[2]], ids=["MONO", BAYER[2].name])
+def test_windows_hold_the_pixels_around_a_hole(cfa, radius):
+    clean = scene(cfa, (64, 64))
     rows, cols = np.array([20]), np.array([31])
     bad = np.zeros(clean.shape, bool)
     bad[20, 31] = True
     filled = windows.fill(clean, bad)
-    features, unit = windows.encode(filled, rows, cols)
-    assert features.shape == (1, windows.FEATURES) and unit[0] > 0
-    assert features[0, 49 + 24] == 0 and features[0, 49:98].sum() == 48
-    back = windows.decode(filled, rows, cols, np.zeros(1, np.float32), unit)
-    assert back == pytest.approx(filled.at(rows, cols))
+    features, unit = windows.encode(filled, rows, cols, radius)
+    side = 2 * radius + 1
+    cells = side * side
+    assert features.shape == (1, windows.length(radius)) and unit[0] > 0
+    flags = features[0, cells : 2 * cells]
+    assert flags[cells // 2] == 0 and flags.sum() == cells - 1
+    seen = features[0, :cells].reshape(side, side) * unit[0]
+    around = filled.samples[20 - radius : 21 + radius, 31 - radius : 32 + radius]
+    step = cfa.period[0]
+    start = radius % step  # the pixels of the centre's own tile position differ by one constant only
+    offset = (around - seen)[start::step, start::step]
+    assert np.ptp(offset) < 0.01 * np.ptp(around)
+    values, sigma = windows.decode(filled, rows, cols, np.zeros(1, np.float32), np.full(1, 0.5, np.float32), unit)
+    assert values == pytest.approx(filled.at(rows, cols)) and sigma == pytest.approx(unit / 2)
+
+
+@pytest.mark.parametrize("radius", windows.RADII)
+def test_a_window_without_a_good_pixel_has_no_answer(radius):
+    clean = scene(MONO)
+    bad = np.zeros(clean.shape, bool)
+    bad[30:50, 30:50] = True
+    _, unit = windows.encode(windows.fill(clean, bad), np.array([40, 30]), np.array([40, 30]), radius)
+    assert np.isnan(unit[0]) and unit[1] > 0
+
+
+# ------------------------------------------------------------- how sure it is
+
+
+@pytest.mark.parametrize("cfa", PATTERNS, ids=NAMES)
+@pytest.mark.parametrize("rate", [0.002, 0.02, 0.2])
+def test_sigma_covers_the_errors(cfa, rate):
+    clean = scene(cfa, (200, 200))
+    damaged, bad = damage(clean, rate)
+    values, sigma = shipped_mlp().answers(damaged, bad)
+    off = np.abs(values - clean.samples[bad])
+    assert np.array_equal(values, shipped_mlp()(damaged, bad))
+    assert (sigma > 0).all() and np.mean(off <= 2 * sigma) > 0.85
+
+
+@pytest.mark.parametrize("cfa", PATTERNS, ids=NAMES)
+@pytest.mark.parametrize("rate", [0.01, 0.3])
+def test_sigma_of_a_flat_frame_is_its_noise(cfa, rate):
+    rng = np.random.default_rng(5)
+    clean = Mosaic(np.rint(rng.normal(3000, 40, (160, 160))).astype(np.uint16), cfa)
+    _, sigma = shipped_mlp().answers(clean, rng.random(clean.shape) < rate)
+    assert 0.75 * 40 < np.median(sigma) < 1.5 * 40
+
+
+def test_sigma_is_larger_where_less_is_known():
+    clean = scene(MONO, (160, 160))
+    bad = np.zeros(clean.shape, bool)
+    bad[20:25, 20:25] = bad[100, 100] = True
+    sigma = np.zeros(clean.shape)
+    sigma[bad] = shipped_mlp().answers(clean, bad)[1]
+    assert sigma[22, 22] > 1.5 * sigma[100, 100]
+
+
+def test_sigma_scales_with_the_samples():
+    damaged, bad = damage(scene(BAYER[0]), 0.02)
+    base = dataclasses.replace(damaged, samples=damaged.samples.astype(np.float64))
+    other = dataclasses.replace(base, samples=base.samples * 5 + 1000)
+    a, b = (shipped_mlp().answers(m, bad)[1] for m in (base, other))
+    assert np.allclose(b, 5 * a, rtol=0.01)
+
+
+def test_no_sigma_where_there_is_no_answer():
+    clean = scene(MONO)
+    bad = np.zeros(clean.shape, bool)
+    bad[30:50, 30:50] = True
+    values, sigma = shipped_mlp().answers(clean, bad)
+    assert np.isnan(values).any() and np.array_equal(np.isnan(values), np.isnan(sigma))
+
+
+# ------------------------------------------------------------- the paper's net, to compare with
+
+
+def test_the_papers_net_answers_from_stored_neighbours():
+    clean = scene(MONO, (160, 160))
+    damaged, bad = damage(clean, 0.01)
+    net = PaperMlp.open()
+    assert set(net.sessions) == {0.01, 0.2, 0.7}
+    repaired = repair(damaged, bad, net).astype(float)
+    assert np.mean((repaired - clean.samples)[bad] ** 2) < 0.2 * np.var(clean.samples.astype(float))
+    window = paper.encode(clean, np.array([10]), np.array([12]))
+    assert window[0, :12] * clean.white == pytest.approx(clean.samples[8:13, 10:15].ravel()[:12])
+
+
+def test_the_papers_net_is_verified(tmp_path):
+    shutil.copytree(registry.folder() / "reference", tmp_path / "reference")
+    path = next((tmp_path / "reference").glob("*.onnx"))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError, match=path.name):
+        PaperMlp.open(tmp_path / "reference")
+    with pytest.raises(ModelError, match="holds no"):
+        PaperMlp.open(tmp_path)
 
 
 # ------------------------------------------------------------- what may be loaded
@@ -262,6 +355,28 @@ def test_a_wrong_card_says_what_is_wrong(text, words):
     with pytest.raises(ModelError, match=words) as caught:
         cards.Card.parse(text() if callable(text) else text, "mine.onnx")
     assert str(caught.value).startswith("mine.onnx")
+
+
+def _with_card(path, **changes):
+    """A shipped mlp as a user's own, its card changed within its length in bytes."""
+    data = registry.read("mlp").data
+    old = registry.show("mlp").card.to_json()
+    new = json.dumps(json.loads(old) | changes, ensure_ascii=False, sort_keys=True)
+    room = len(old.encode()) - len(new.encode())
+    assert room >= 0
+    path.write_bytes(data.replace(old.encode(), new.encode() + b" " * room))
+    return path
+
+
+@pytest.mark.parametrize(
+    "serving, words", [({"radius": 99}, "radius is 99"), ({}, "not a number"), ({"radius": 2}, "inputs are")]
+)
+def test_a_card_with_another_radius_is_refused(tmp_path, serving, words):
+    if registry.show("mlp").card.serving["radius"] == serving.get("radius"):
+        serving = {"radius": 3}
+    path = _with_card(tmp_path / "mine.onnx", serving=serving)
+    with pytest.raises(ModelError, match=words):
+        MlpCorrector.open(path)
 
 
 def test_a_model_whose_card_names_other_inputs_is_refused():
