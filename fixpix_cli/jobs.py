@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import importlib
+import os
 import re
 import time
 import zlib
@@ -27,7 +29,7 @@ from .errors import FixpixError, FrameError, NoMapError, RefusedError, StoreErro
 from .evidence import DEFAULT_THRESHOLD, Bin, Counted, Evidence, Tally
 from .inject import Injection, inject
 from .mosaic import Array, Assume, Bool, Conditions, Edit, Frame, Identity, Lazy, Mosaic, digest
-from .repair import CLASSICAL, Corrector, in_tiles, noise_fill, repair, repairable
+from .repair import CLASSICAL, Corrector, in_tiles, noise_fill, otherwise, repair, repairable
 from .score import Correction, Detection, correction, detection
 
 DONE, SKIPPED, FAILED, PLANNED = "done", "skipped", "failed", "planned"
@@ -78,6 +80,7 @@ class Common:
     max_false: float | None = None
     jobs: int = 1
     dry_run: bool = False
+    budget: workers.Budget = field(default_factory=workers.Budget)
 
 
 # ---------------------------------------------------------------- inputs and outputs
@@ -111,16 +114,19 @@ def find(paths: Sequence[str | Path], *, recurse: bool = False, exclude: Sequenc
         A path does not exist, a glob matches nothing, or there is nothing to read.
     """
     found: dict[Path, Source] = {}
+    left_out: list[Path] = []
     barred = [folder.resolve() for folder in exclude]
 
     def take(path: Path, below: Path) -> None:
-        real = path.resolve()
-        if not any(real.is_relative_to(folder) for folder in barred):
+        real = Path(os.path.realpath(path))  # Path.resolve raises on links that run in a circle
+        if any(real.is_relative_to(folder) for folder in barred):
+            left_out.append(path)
+        else:
             found.setdefault(real, Source(path, below))
 
     for text in map(str, paths):
         path = Path(text)
-        if path.exists():
+        if path.exists() or path.is_symlink():
             matches = [path]
         elif glob.has_magic(text):
             matches = [Path(p) for p in sorted(glob.glob(text, recursive=recurse), key=_natural)]
@@ -134,12 +140,16 @@ def find(paths: Sequence[str | Path], *, recurse: bool = False, exclude: Sequenc
                 inside = sorted(match.glob(pattern), key=lambda p: _natural(str(p)))
                 for child in inside:
                     hidden = any(part.startswith(".") for part in child.relative_to(match).parts)
-                    if child.is_file() and not hidden and files.is_supported(child):
+                    # A pipe, a socket or a broken link by a frame's name is taken, too, and fails by its name.
+                    folder_of_frames = recurse and child.is_dir()
+                    if not hidden and not folder_of_frames and files.is_supported(child):
                         take(child, child.relative_to(match).parent)
             elif not match.name.lower().endswith(files.SIDECARS) and not (
                 match.name.startswith(".") and len(matches) > 1
             ):
                 take(match, Path())
+    if not found and left_out:
+        raise UsageError(f"{left_out[0]}: lies in the output folder itself; choose another --out, or use --in-place")
     if not found:
         raise UsageError(f"nothing to read in {', '.join(map(str, paths))}")
     return list(found.values())
@@ -151,10 +161,14 @@ def plan(sources: Sequence[Source], folder: Path, name: Callable[[Path], str]) -
     Raises
     ------
     UsageError
-        Two inputs would have one output name.
+        Two inputs would have one output name, or an output is one of the inputs (by a link, say).
     """
     targets = [folder / source.below / name(source.path) for source in sources]
     first: dict[str, Path] = {}
+    originals = {os.path.realpath(source.path) for source in sources}
+    for target in targets:
+        if os.path.realpath(target) in originals:
+            raise UsageError(f"{target}: is one of the frames to read; choose another --out")
     for source, target in zip(sources, targets, strict=True):
         key = str(target).casefold()
         if key in first:
@@ -173,19 +187,16 @@ def _attempt(path: Path, work: Callable[[], Outcome]) -> Outcome:
     except FixpixError as error:
         outcome = Outcome(path, status=FAILED, error=str(error), exit_code=error.exit_code)
     except MemoryError:
-        error_text = f"{path}: needs more memory than there is; use --jobs 1"
-        outcome = Outcome(path, status=FAILED, error=error_text, exit_code=1)
+        raise  # the worker's leader knows the limit, and whether there is more to try with
     except Exception as error:  # the one broad net: a fault of ours may not stop a batch either
         error_text = f"{path}: internal error, please report it ({type(error).__name__}: {error})"
         outcome = Outcome(path, status=FAILED, error=error_text, exit_code=1)
     return replace(outcome, seconds=round(time.perf_counter() - start, 4))
 
 
-def _lost(item: tuple[Any, ...]) -> Outcome:
+def _lost(item: tuple[Any, ...], why: str) -> Outcome:
     path = item[0]
-    return Outcome(
-        path, status=FAILED, error=f"{path}: the worker process died on it (memory?); try --jobs 1", exit_code=1
-    )
+    return Outcome(path, status=FAILED, error=f"{path}: {why}", exit_code=1)
 
 
 def _assumed(frame: Frame) -> tuple[str, ...]:
@@ -283,7 +294,7 @@ def detect(
     if not common.dry_run:
         safe.ensure_folder(out)
     items = [(s.path, t, common, map_file, probability, overwrite) for s, t in zip(sources, targets, strict=True)]
-    yield from workers.run(_detect_one, items, common.jobs, _lost)
+    yield from workers.run(_detect_one, items, common.jobs, common.budget, _lost)
 
 
 def _detect_one(
@@ -378,7 +389,7 @@ def calibrate(
     items = [(s.path, common, kind, map_file, store) for s in sources]
     count = 0
     for outcome, evidence, identity in workers.run(
-        _calibrate_one, items, common.jobs, lambda item: (_lost(item), None, None)
+        _calibrate_one, items, common.jobs, common.budget, lambda item, why: (_lost(item, why), None, None)
     ):
         if evidence is None:
             if outcome.status == SKIPPED and outcome.map is not None and outcome.map not in result.maps:
@@ -408,10 +419,10 @@ def _one_camera(sources: Sequence[Source], common: Common, map_file: Path) -> No
     if map_file.exists():
         identity = maps.read_map(map_file).identity
         cameras[maps.key_of(identity)] = (map_file, identity)
-    for source in sources:
-        try:
-            identity = files.load(source.path, common.assume).identity
-        except FixpixError:
+    items = [(s.path, common) for s in sources]
+    told = workers.run(_identity_one, items, common.jobs, common.budget, lambda item, why: None)
+    for source, identity in zip(sources, told, strict=True):
+        if identity is None:
             continue  # reported as this frame's failure when its turn comes
         cameras.setdefault(maps.key_of(identity), (source.path, identity))
         if len(cameras) > 1:
@@ -420,6 +431,13 @@ def _one_camera(sources: Sequence[Source], common: Common, map_file: Path) -> No
                 f"two cameras into one map: {a} is {_describe(one)}, {b} is {_describe(two)}; "
                 "give one --map per camera, or none to use the store"
             )
+
+
+def _identity_one(path: Path, common: Common) -> Identity | None:
+    try:
+        return files.load(path, common.assume).identity
+    except FixpixError:
+        return None
 
 
 def _describe(identity: Identity) -> str:
@@ -478,10 +496,27 @@ def _flush(pending: dict[Path, list[Any]], common: Common, result: Calibrated) -
             if not evidence.frames.keys() & taken:
                 parts.append(evidence)
                 taken |= evidence.frames.keys()
-        camera, known = maps.add(target, identity, parts, row_order=row_order, threshold=_threshold(common), keys=keys)
+        settings = {"row_order": row_order, "threshold": _threshold(common), "keys": keys}
+        misfits: list[Evidence] = []
+        try:
+            camera, known = maps.add(target, identity, parts, **settings)
+        except ValueError:  # a further image of one of them has another size: add them one by one
+            known = set()
+            for part in parts:
+                try:
+                    camera, again = maps.add(target, identity, [part], **settings)
+                    known |= again
+                except ValueError:
+                    misfits.append(part)
+                    camera = maps.read_map(target)
         result.maps[target] = camera
         for outcome, evidence, _ in waiting:
-            if evidence.frames.keys() & known or not any(evidence is part for part in parts):
+            if any(evidence is part for part in misfits):
+                error = (
+                    f"{outcome.path}: its images have other sizes than those that {target} counted; give another --map"
+                )
+                outcome = replace(outcome, output=None, status=FAILED, error=error, defects=0, rate=0.0, exit_code=1)
+            elif evidence.frames.keys() & known or not any(evidence is part for part in parts):
                 whole = evidence.frames.keys() <= camera.evidence.frames.keys()
                 why = "already counted" if whole else "some of its moments came in meanwhile; run it again for the rest"
                 outcome = replace(outcome, status=SKIPPED, output=None, defects=0, rate=0.0, method=why)
@@ -543,8 +578,8 @@ def correct(
         targets = plan(sources, how.out, lambda p: files.output_name(p))
         if not common.dry_run:
             safe.ensure_folder(how.out)
-    if how.method == "mlp":
-        _mlp()  # a missing or damaged model stops the run before any frame
+    if how.method in _NETS:
+        _net(how.method)  # a missing or damaged model stops the run before any frame
     remembered: dict[Path, Any] = {}
     weak: dict[str, list[DefectMap]] = {}
     if how.auto and len(sources) > 1 and not common.dry_run:
@@ -553,7 +588,7 @@ def correct(
         (s.path, t, common, how, store, remembered.get(s.path), weak.get(_camera_key(remembered.get(s.path))))
         for s, t in zip(sources, targets, strict=True)
     ]
-    yield from workers.run(_correct_one, items, common.jobs, _lost)
+    yield from workers.run(_correct_one, items, common.jobs, common.budget, _lost)
 
 
 @dataclass(frozen=True, eq=False)
@@ -606,7 +641,8 @@ def _look(sources: Sequence[Source], common: Common) -> tuple[dict[Path, Looked]
     remembered: dict[Path, Looked] = {}
     sums: dict[str, list[Tally]] = {}
     items = [(s.path, common) for s in sources]
-    for source, looked in zip(sources, workers.run(_look_one, items, common.jobs, lambda item: None), strict=True):
+    found = workers.run(_look_one, items, common.jobs, common.budget, lambda item, why: None)
+    for source, looked in zip(sources, found, strict=True):
         if looked is None:
             continue
         if looked.key in sums:
@@ -621,7 +657,7 @@ def _look(sources: Sequence[Source], common: Common) -> tuple[dict[Path, Looked]
 def _look_one(path: Path, common: Common) -> Looked | None:
     try:
         return Looked.of(_load(path, common))
-    except (FixpixError, MemoryError):
+    except FixpixError:
         return None  # the second pass meets the same error and reports it
 
 
@@ -637,11 +673,9 @@ def _correct_one(
     def work() -> Outcome:
         if how.out is None and files.is_native(path):
             raise RefusedError(f"{path}: a camera raw cannot be rewritten in place; use --out, the result is a DNG")
-        if target.exists() and how.out is not None and not how.overwrite and not common.dry_run:
-            if how.resume and _is_finished(path, target, common):
-                return Outcome(path, target, SKIPPED, method="done before")
-            if not how.resume:
-                raise FrameError(f"{target}: exists already; use --overwrite, --resume or another --out")
+        existing = how.out is not None and target.exists() and not how.overwrite and not common.dry_run
+        if existing and not how.resume:
+            raise FrameError(f"{target}: exists already; use --overwrite, --resume or another --out")
         frame = _load(path, common)
         notes = list(_assumed(frame))
         marks: list[Marks] = []
@@ -649,6 +683,9 @@ def _correct_one(
         notes += warnings
         if how.dng == "opcode" and target.suffix.lower() == ".dng":
             return _annotated(frame, list(masks), target, common, how, used, notes)
+        if existing and _is_finished(frame, target, common, how, masks):
+            return Outcome(path, target, SKIPPED, method="done before, verified", map=used, notes=tuple(notes))
+        marks.clear()  # the look at what is there has made masks, too
         methods, edits, defects = [], [], 0
         for number, mosaic in enumerate(frame.mosaics):
             bad = masks[number]
@@ -708,14 +745,30 @@ def _said(common: Common, method: str, defects: int, used: Path | None) -> files
     return files.Provenance(__version__, defects, method, used.name if used else "", tuple(details))
 
 
-def _is_finished(path: Path, target: Path, common: Common) -> bool:
-    """True if `target` is a whole file that carries the input's time and shape."""
+def _is_finished(frame: Frame, target: Path, common: Common, how: Repair, masks: Sequence[Bool]) -> bool:
+    """True if `target` is whole and holds this frame's pixels with those of `masks` repaired, and no others.
+
+    A bad pixel that has its old value may have been repaired to just that: then the repair itself decides.
+    """
     try:
-        before, after = files.load(path, common.assume), files.load(target, common.assume)
+        after = files.load(target, common.assume)
     except FixpixError:
         return False
-    same = (before.shapes, before.moments) == (after.shapes, after.moments)
-    return same and path.stat().st_mtime_ns == target.stat().st_mtime_ns
+    kinds = [(f.moments, f.shapes, [m.samples.dtype for m in f.moment(0)]) for f in (frame, after)]
+    if kinds[0] != kinds[1]:
+        return False
+    repacked = files.is_native(frame.source) or frame.source.suffix.lower() == ".gz"
+    if not repacked and target.stat().st_size < frame.source.stat().st_size:  # cut short behind its pixels
+        return False
+    for mosaic, there, bad in zip(frame.mosaics, after.mosaics, masks, strict=True):
+        changed = Edit.between(mosaic.samples, there.samples)
+        if not bad[changed.rows, changed.cols].all():
+            return False
+        if len(changed) < np.count_nonzero(bad):
+            _, samples = _repair(mosaic, bad, how, frame.source)
+            if len(Edit.between(samples, there.samples)):
+                return False
+    return True
 
 
 def _fit(mask: maps.MaskFile, frame: Frame, common: Common) -> tuple[list[DefectMap], list[str]]:
@@ -727,7 +780,10 @@ def _fit(mask: maps.MaskFile, frame: Frame, common: Common) -> tuple[list[Defect
                 f"{frame.source}: is of {mine.camera}, the map {mask.path} of {theirs.camera}; "
                 "give that camera's map, or --camera to state the camera yourself"
             )
-    return maps.for_frame(mask, frame.shapes, frame.row_order, frame.moments)
+    try:
+        return maps.for_frame(mask, frame.shapes, frame.row_order, frame.moments)
+    except FrameError as error:
+        raise type(error)(f"{frame.source}: {error}") from error
 
 
 def _given(frame: Frame, common: Common, how: Repair) -> tuple[list[list[DefectMap]], list[str], Path | None]:
@@ -864,10 +920,18 @@ def _listed(frame: Frame) -> tuple[DefectMap, str]:
     return found, f"{len(found)} pixels that its OpcodeList1 calls bad were counted as bad"
 
 
-def _mlp() -> Any:
-    from .nets.correctors import shipped_mlp
+#: method -> (module, name) of what opens its net
+_NETS = {
+    "mlp": ("nets.correctors", "shipped_mlp"),
+    "vit": ("nets.reconstructors", "shipped_vit"),
+    "cnn": ("nets.holes", "shipped_cnn"),
+}
 
-    return shipped_mlp()
+
+def _net(method: str) -> Any:
+    """The shipped net of a method, opened when first asked for."""
+    module, name = _NETS[method]
+    return getattr(importlib.import_module(f".{module}", __package__), name)()
 
 
 def _repair(mosaic: Mosaic, bad: Bool, how: Repair, path: Path) -> tuple[str, Array]:
@@ -891,16 +955,20 @@ def _repair(mosaic: Mosaic, bad: Bool, how: Repair, path: Path) -> tuple[str, Ar
 
 
 def _corrector(mosaic: Mosaic, bad: Bool, method: str) -> tuple[str, Corrector]:
+    """The corrector of a method, and the method's name as the report gives it."""
+    if method == "auto":
+        mlp = _net("mlp")
+        rate = int(np.count_nonzero(bad)) / bad.size
+        method = strategy.choose(rate, mlp.default_up_to if mlp.supports(mosaic.cfa) else None)
     if method in CLASSICAL:
         return method, CLASSICAL[method]
-    mlp = _mlp()
-    supported = mlp.supports(mosaic.cfa)
-    if method == "mlp" and not supported:
-        return f"least-squares (the mlp does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
-    if method == "auto":
-        rate = int(np.count_nonzero(bad)) / bad.size
-        method = strategy.choose(rate, mlp.default_up_to if supported else None)
-    return method, CLASSICAL.get(method) or in_tiles(mlp, strategy.TILE, strategy.HALO)
+    net = _net(method)
+    if not net.supports(mosaic.cfa):
+        return f"least-squares (the {method} does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
+    name = method
+    if method == "cnn":
+        name, net = "cnn, mlp elsewhere", otherwise(net, _net("mlp"))
+    return name, in_tiles(net, strategy.TILE, strategy.HALO)
 
 
 # ---------------------------------------------------------------- inject
@@ -926,7 +994,7 @@ def inject_frames(
     if not common.dry_run:
         safe.ensure_folder(out)
     items = [(s.path, t, common, spec, where, per_frame, overwrite) for s, t in zip(sources, targets, strict=True)]
-    yield from workers.run(_inject_one, items, common.jobs, _lost)
+    yield from workers.run(_inject_one, items, common.jobs, common.budget, _lost)
 
 
 def _inject_one(
@@ -1027,29 +1095,43 @@ def evaluate(
     }
     if not truths:
         raise UsageError(f"{truth}: holds no *.truth.fits; make some with `fixpix inject`")
-    indexes = [_by_stem(clean), _by_stem(repaired)] if clean and repaired else []
-    for stem, path in truths.items():
-        kept: list[Any] = []
-
-        def work(stem: str = stem, path: Path = path, kept: list[Any] = kept) -> Outcome:
-            flags = maps.read_mask(path).planes
-            count, pixels = sum(map(len, flags)), sum(f.dq.size for f in flags)
-            if masks is not None:
-                kept.append(_score_mask(flags, _required(masks / f"{stem}.mask.fits"), _optional(ignore, stem)))
-            else:
-                one, two = (
-                    _paired(index, stem, folder) for index, folder in zip(indexes, (clean, repaired), strict=True)
-                )
-                kept.append(_score_repair(flags, one, two, common))
-            return Outcome(path, None, DONE, None, count, count / pixels, metrics=kept[0].ratios())
-
-        outcome = _attempt(path, work)
-        if kept and outcome.status == DONE:
-            if isinstance(kept[0], Detection):
-                result.detection += kept[0]
-            else:
-                result.correction += kept[0]
+    pairs = [(index, folder) for folder in (clean, repaired) if folder is not None for index in [_by_stem(folder)]]
+    items = [
+        (path, stem, common, masks, ignore, tuple((index.get(stem), folder) for index, folder in pairs))
+        for stem, path in truths.items()
+    ]
+    for outcome, score in workers.run(
+        _evaluate_one, items, common.jobs, common.budget, lambda item, why: (_lost(item, why), None)
+    ):
+        if isinstance(score, Detection):
+            result.detection += score
+        elif isinstance(score, Correction):
+            result.correction += score
         yield outcome
+
+
+def _evaluate_one(
+    path: Path,
+    stem: str,
+    common: Common,
+    masks: Path | None,
+    ignore: Path | None,
+    pair: tuple[tuple[Path | None, Path], ...],
+) -> tuple[Outcome, Detection | Correction | None]:
+    kept: list[Detection | Correction] = []
+
+    def work() -> Outcome:
+        flags = maps.read_mask(path).planes
+        count, pixels = sum(map(len, flags)), sum(f.dq.size for f in flags)
+        if masks is not None:
+            kept.append(_score_mask(flags, _required(masks / f"{stem}.mask.fits"), _optional(ignore, stem)))
+        else:
+            one, two = (_paired(frame, stem, folder) for frame, folder in pair)
+            kept.append(_score_repair(flags, one, two, common))
+        return Outcome(path, None, DONE, None, count, count / pixels, metrics=kept[0].ratios())
+
+    outcome = _attempt(path, work)
+    return outcome, kept[0] if kept and outcome.status == DONE else None
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
@@ -1060,10 +1142,10 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _paired(index: dict[str, Path], stem: str, folder: Path | None) -> Path:
-    if stem not in index:
+def _paired(frame: Path | None, stem: str, folder: Path) -> Path:
+    if frame is None:
         raise FrameError(f"{folder}: holds no frame named {stem}.*")
-    return index[stem]
+    return frame
 
 
 def _required(path: Path) -> Path:

@@ -335,4 +335,17 @@ def noise_fill(corrector: Corrector, seed: int) -> Corrector:
     return noisy
 
 
+def otherwise(first: Corrector, second: Corrector) -> Corrector:
+    """A corrector that answers as `first` does, and as `second` where `first` has no answer."""
+
+    def both(mosaic: Mosaic, bad: Bool) -> Array:
+        values = np.asarray(first(mosaic, bad), np.float64)
+        open_ = ~np.isfinite(values)
+        if open_.any():
+            values[open_] = second(mosaic, bad)[open_]
+        return values
+
+    return both
+
+
 CLASSICAL: dict[str, Corrector] = {"least-squares": least_squares, "gradient": gradient, "median": median}

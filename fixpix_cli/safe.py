@@ -4,6 +4,10 @@ A target appears under its final name only when it is complete and on disk.
 Until then the bytes live in a hidden temporary file of the same folder, which
 is removed on any error and on Ctrl-C. Without `overwrite` the last step is a
 hard link, which fails if somebody else made the target meanwhile.
+
+What a killed run left behind is removed by the next one that writes there
+(`sweep`): the writer of a temporary file holds a lock on it, which the system
+lifts when the writer dies.
 """
 
 from __future__ import annotations
@@ -18,7 +22,13 @@ from pathlib import Path
 
 from .errors import FrameError, OutputExistsError, OutputFolderError, RefusedError
 
+try:
+    import fcntl
+except ImportError:  # Windows: temporary files of killed runs stay there
+    fcntl = None  # type: ignore[assignment]
+
 TEMPORARY_PREFIX = ".fixpix-"
+_WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 def ensure_folder(folder: Path) -> None:
@@ -34,10 +44,42 @@ def ensure_folder(folder: Path) -> None:
         handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=folder)
         os.close(handle)
         os.unlink(name)
+        sweep(folder)
     except OSError as error:
         raise OutputFolderError(
             f"{folder}: cannot write here ({reason(error)}); choose another folder with --out"
         ) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files in `folder` whose writers have died.
+
+    A keeper may write others beside the one it was given, with its name and a further suffix: they go with it.
+    """
+    there = sorted(folder.glob(f"{TEMPORARY_PREFIX}*"))
+    for path in there:
+        guard = next(p for p in there if path.name.startswith(p.name))
+        with contextlib.suppress(OSError):  # gone, locked, or on a filesystem without locks
+            handle = os.open(guard if guard.exists() else path, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                if fcntl is not None and stat.S_ISREG(os.fstat(handle).st_mode):
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+            finally:
+                os.close(handle)
+
+
+def _temporary(target: Path) -> tuple[int, str]:
+    """A new locked temporary file beside `target`: its handle and name."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=target.suffix, dir=target.parent)
+        if fcntl is None:
+            return handle, name
+        with contextlib.suppress(OSError):  # no locks on this filesystem: then nobody sweeps either
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.exists(name):
+            return handle, name
+        os.close(handle)  # swept between its making and its locking
 
 
 @contextlib.contextmanager
@@ -59,7 +101,8 @@ def replacing(target: Path, *, overwrite: bool = False, like: Path | None = None
     OutputExistsError
         `target` exists and `overwrite` is False.
     RefusedError
-        `target` is a hard link to something else, or not a regular file.
+        `target` is a hard link to something else, or not a regular file, or it is `like` itself and
+        nobody may write it.
     OutputFolderError
         The folder cannot be written.
     FrameError
@@ -74,31 +117,38 @@ def replacing(target: Path, *, overwrite: bool = False, like: Path | None = None
             raise RefusedError(f"{target}: is not a regular file; choose another --out")
         if status.st_nlink > 1:
             raise RefusedError(f"{target}: has {status.st_nlink} hard links; write to another folder with --out")
+        if like is not None and os.path.samefile(like, target) and not status.st_mode & _WRITABLE:
+            raise RefusedError(
+                f"{target}: is write-protected; write to another folder with --out, or allow it by chmod"
+            )
     try:
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=target.suffix, dir=target.parent)
+        handle, name = _temporary(target)
     except OSError as error:
         raise OutputFolderError(
             f"{target.parent}: cannot write here ({reason(error)}); choose another folder with --out"
         ) from error
-    os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        _settle(temporary, like)
+        _settle(temporary, like, target)
         _publish(temporary, target, overwrite)
     except OSError as error:
         raise FrameError(f"{target}: could not be written ({reason(error)}); nothing was left behind") from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+        os.close(handle)
 
 
-def _settle(temporary: Path, like: Path | None) -> None:
-    """Permissions, times, and the bytes on the disk."""
+def _settle(temporary: Path, like: Path | None, target: Path) -> None:
+    """Permissions, times, owner, and the bytes on the disk."""
     with open(temporary, "rb+") as stream:
         if like is not None:
             status = like.stat()
-            os.fchmod(stream.fileno(), stat.S_IMODE(status.st_mode) | stat.S_IWUSR)
+            with contextlib.suppress(OSError):  # only root may give files away
+                if target.exists() and hasattr(os, "fchown"):
+                    os.fchown(stream.fileno(), target.stat().st_uid, target.stat().st_gid)
+            os.fchmod(stream.fileno(), stat.S_IMODE(status.st_mode) & 0o777)
             os.fsync(stream.fileno())
             os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .repair import CLASSICAL
 
 #: Methods that `--method` offers now.
-METHODS = ("auto", "mlp", *CLASSICAL)
+METHODS = ("auto", "mlp", "vit", "cnn", *CLASSICAL)
 
 
 #: Rows and columns of the parts in which nets repair a frame, and of what they see around them.

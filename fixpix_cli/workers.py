@@ -1,21 +1,52 @@
-"""Floor 3. Where the work on frames runs: in this process or in some of its own.
+"""Floor 3. Where the work on frames runs: always in processes of its own, each within limits.
 
-`run` gives results in the order of the items. A worker that dies (out of
-memory, a crash in a codec) fails the frames it had in hand, by name, and the
-others go on.
+A file from elsewhere may ask a decoder for any amount of memory or time, or
+crash it. Therefore no frame is decoded in the process that leads the run, not
+even with one job: `run` sends every item to a worker, which has a limit of
+memory, CPU time and size of its output, and it watches the clock. What a
+worker dies of is the failure of the one item that it had in hand.
+
+`run` gives results in the order of the items. An item that needs more memory
+than its worker's share is tried again, alone, with all there is.
+
+Memory is limited by RLIMIT_DATA: it counts what a process has asked for and may
+write, so a file that is mapped to be read, libraries, and the large empty
+address ranges that runtimes reserve are free. Measured with RLIMIT_AS instead,
+the same worker (NumPy, LibRaw, astropy, onnxruntime loaded) starts at 223 MB
+where RLIMIT_DATA says 128 MB and 74 MB are in use. Windows has neither; only
+the clock limits a frame there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+#: Share of the machine's memory (or the control group's) that all workers together may take unless told otherwise.
+_SHARE = 0.75
+#: A frame's memory unless told otherwise, at most: this, and so much for each byte of its file.
+_MEMORY, _MEMORY_PER_BYTE = 2_000_000_000, 64
+#: A frame's CPU seconds unless told otherwise: this, and so much for each byte of its file.
+_SECONDS, _SECONDS_PER_BYTE = 120.0, 30e-6
+#: The clock may show this many times the CPU seconds: for slow disks and for machines with other work.
+_PATIENCE = 6
+#: A process at work on a common frame takes about this much, in bytes; fewer bytes each are not worth a process.
+PER_PROCESS = 400_000_000
 
 
 def available() -> int:
@@ -25,74 +56,268 @@ def available() -> int:
     return os.cpu_count() or 1
 
 
-def _quiet() -> None:
-    """Leave Ctrl-C to the parent: a worker finishes the frame in hand."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def machine_memory() -> int:
+    """Bytes of memory that this machine, or the control group of this process, has.
+
+    4 GB where the system does not say.
+    """
+    found = []
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for group in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(ValueError, OSError):  # no such group, or "max"
+            found.append(int(Path(group).read_text()))
+    return min(found, default=4_000_000_000)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What one item may take: memory (bytes), CPU time (seconds), size of a file it writes (bytes)."""
+
+    memory: int
+    seconds: float
+    output: int
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run may take.
+
+    Parameters
+    ----------
+    memory : int, optional
+        Bytes for all workers together. None: three quarters of the machine's, and for one frame
+        never more than 2 GB and 64 bytes for each byte of its file.
+    seconds : float, optional
+        CPU seconds for one frame. None: 120, and 30 for each megabyte of its file.
+    """
+
+    memory: int | None = None
+    seconds: float | None = None
+
+    @property
+    def total(self) -> int:
+        """Bytes for all workers together."""
+        return self.memory if self.memory is not None else int(machine_memory() * _SHARE)
+
+    def limit(self, path: Path, sharers: int) -> Limit:
+        """What one of `sharers` workers may take for the frame at `path`."""
+        try:
+            size = path.stat().st_size
+        except OSError:  # the worker meets the same error and names it
+            size = 0
+        memory = self.total // sharers
+        if self.memory is None:
+            memory = min(memory, _MEMORY + _MEMORY_PER_BYTE * size)
+        seconds = self.seconds if self.seconds is not None else _SECONDS + _SECONDS_PER_BYTE * size
+        return Limit(memory, seconds, size + memory)
+
+
+def warm() -> None:
+    """Begin to start the process that workers come from; it loads while this one goes on."""
+    if sys.platform != "win32":
+        from multiprocessing import forkserver
+
+        multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", "fixpix_cli.jobs"])
+        forkserver.ensure_running()
 
 
 def run(
     function: Callable[..., Any],
     items: Sequence[tuple[Any, ...]],
     jobs: int,
-    lost: Callable[[tuple[Any, ...]], Any],
+    budget: Budget,
+    lost: Callable[[tuple[Any, ...], str], Any],
 ) -> Iterator[Any]:
-    """Call ``function(*item)`` for every item.
+    """Call ``function(*item)`` for every item, in worker processes.
 
     Parameters
     ----------
     function : callable
-        Of module level, so that it can be sent to another process.
+        Of module level, so that it can be sent to another process. A MemoryError may leave it.
     items : sequence of tuples
+        The first value of each is the path of its frame.
     jobs : int
-        Processes; 1 runs everything here.
+        Workers.
+    budget : Budget
     lost : callable
-        Makes the result of an item whose worker died.
+        Makes the result of an item that did not come back, from the item and the reason.
     """
-    jobs = min(jobs, len(items))
-    if jobs <= 1:
-        for item in items:
-            yield function(*item)
+    jobs = max(1, min(jobs, len(items)))
+    team = _Team(function, jobs, budget)
+    todo, due = deque(enumerate(items)), 0
+    results: dict[int, Any] = {}
+    starved: set[int] = set()
+    try:
+        while due < len(items):
+            if due in results:
+                yield results.pop(due)
+                due += 1
+                continue
+            if due in starved and not team.busy:
+                team.close()
+                team = _Team(function, 1, budget)  # alone, with all the memory
+                team.give(due, items[due])
+            while todo and team.has_room and todo[0][0] < due + 2 * jobs and due not in starved:
+                team.give(*todo.popleft())
+            for number, answer in team.answers():
+                if answer.starved and team.size > 1:
+                    starved.add(number)
+                    continue
+                results[number] = lost(items[number], answer.lost) if answer.lost else answer.result
+                if number in starved:
+                    starved.discard(number)
+                    team.close()
+                    team = _Team(function, jobs, budget)
+    finally:
+        team.close()
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What came back for an item: its result, or why there is none and whether more memory might help."""
+
+    result: Any = None
+    lost: str = ""
+    starved: bool = False
+
+
+@dataclass
+class _Worker:
+    """A process, the pipe to it, and what it has in hand."""
+
+    process: Any
+    pipe: Connection
+    number: int | None = None
+    limit: Limit = Limit(0, 0, 0)
+    until: float = 0.0
+
+
+@dataclass
+class _Team:
+    """Workers that share a budget. They start when they are needed and are replaced when they die."""
+
+    function: Callable[..., Any]
+    size: int
+    budget: Budget
+    workers: list[_Worker] = field(default_factory=list)
+
+    @property
+    def busy(self) -> list[_Worker]:
+        return [w for w in self.workers if w.number is not None]
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.busy) < self.size
+
+    def give(self, number: int, item: tuple[Any, ...]) -> None:
+        """Hand an item to a free worker."""
+        worker = next((w for w in self.workers if w.number is None), None) or self._hire()
+        worker.number, worker.limit = number, self.budget.limit(item[0], self.size)
+        worker.until = time.monotonic() + _PATIENCE * worker.limit.seconds
+        with contextlib.suppress(OSError):  # it has died meanwhile: `answers` finds that
+            worker.pipe.send((self.function, item, worker.limit))
+
+    def _hire(self) -> _Worker:
+        # Never "fork": LibRaw's OpenMP threads can deadlock in a forked child.
+        warm()
+        context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+        mine, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        process.start()
+        theirs.close()
+        worker = _Worker(process, mine)
+        self.workers.append(worker)
+        return worker
+
+    def answers(self) -> Iterator[tuple[int, _Answer]]:
+        """Wait until a busy worker answers, dies or has had its time."""
+        patience = min((w.until for w in self.busy), default=0.0) - time.monotonic()
+        ready = wait([w.pipe for w in self.busy], max(0.0, patience))
+        for worker in self.busy:
+            number, late = worker.number, False
+            assert number is not None
+            if worker.pipe not in ready:
+                if time.monotonic() < worker.until:
+                    continue
+                worker.process.kill()
+                late = True
+            try:
+                if late:
+                    raise EOFError
+                answer: _Answer = worker.pipe.recv()
+            except Exception:  # cut short in mid-answer, it can be any
+                answer = self._bury(worker, late)
+            worker.number = None
+            yield number, answer
+
+    def _bury(self, worker: _Worker, late: bool) -> _Answer:
+        """What a dead worker died of."""
+        worker.process.kill()
+        worker.process.join()
+        worker.pipe.close()
+        self.workers.remove(worker)
+        code, limit = worker.process.exitcode or 0, worker.limit
+        if late or code == -getattr(signal, "SIGXCPU", 0):
+            clock = f"{_PATIENCE * limit.seconds:.0f} s by the clock" if late else f"{limit.seconds:.0f} s of CPU time"
+            return _Answer(lost=f"took more than {clock}; if you trust the file, allow more with --max-time")
+        if code == -signal.SIGKILL:
+            return _Answer(lost=_too_big(limit), starved=True)
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return _Answer(
+            lost=f"its decoder crashed ({name}); the file is damaged, or needs more memory than --max-memory allows",
+            starved=True,
+        )
+
+    def close(self) -> None:
+        """Let the workers finish what they have in hand, within their time, and go."""
+        for worker in self.workers:
+            worker.pipe.close()
+        for worker in self.workers:
+            worker.process.join(max(1.0, worker.until - time.monotonic()) if worker.number is not None else 5.0)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self.workers.clear()
+
+
+def _too_big(limit: Limit) -> str:
+    size = f"{limit.memory / 1e9:.1f} GB" if limit.memory >= 1e9 else f"{limit.memory / 1e6:.0f} MB"
+    return f"needs more memory than the {size} it may take; if you trust the file, allow more with --max-memory"
+
+
+def _serve(pipe: Connection) -> None:
+    """The life of a worker: items in, answers out, until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the leader's; the frame in hand is finished
+    while True:
+        try:
+            function, item, limit = pipe.recv()
+        except (EOFError, OSError):
+            return
+        _confine(limit)
+        try:
+            answer = _Answer(function(*item))
+        except MemoryError:
+            answer = _Answer(lost=_too_big(limit), starved=True)
+        try:
+            pipe.send(answer)
+        except MemoryError:
+            pipe.send(_Answer(lost=_too_big(limit), starved=True))
+        except OSError:  # the leader has gone
+            return
+        del answer
+
+
+def _confine(limit: Limit) -> None:
+    """Limit this process for its next item."""
+    if resource is None:
         return
-    yield from _parallel(function, items, jobs, lost)
-
-
-def _parallel(
-    function: Callable[..., Any],
-    items: Sequence[tuple[Any, ...]],
-    jobs: int,
-    lost: Callable[[tuple[Any, ...]], Any],
-) -> Iterator[Any]:
-    # Never "fork": LibRaw's OpenMP threads can deadlock in a forked child.
-    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    todo = deque(items)
-    while todo:
-        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_quiet)
-        running: deque[tuple[tuple[Any, ...], Future[Any]]] = deque()
-        try:
-            while todo or running:
-                while todo and len(running) < 2 * jobs:
-                    item = todo.popleft()
-                    running.append((item, pool.submit(function, *item)))
-                item, future = running[0]
-                result = future.result()
-                running.popleft()
-                yield result
-        except BrokenProcessPool:
-            # Nobody can say which frame killed the worker: try the ones in hand again,
-            # one at a time, each in a process of its own.
-            pool.shutdown(wait=False, cancel_futures=True)
-            for item, future in running:
-                if future.done() and not future.exception():
-                    yield future.result()
-                else:
-                    yield _alone(function, item, context, lost)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _alone(function: Callable[..., Any], item: tuple[Any, ...], context: Any, lost: Callable[..., Any]) -> Any:
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_quiet) as pool:
-        try:
-            return pool.submit(function, *item).result()
-        except BrokenProcessPool:
-            return lost(item)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    for kind, most in (
+        (resource.RLIMIT_DATA, limit.memory),
+        (resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + limit.seconds) + 1),
+        (resource.RLIMIT_FSIZE, limit.output),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(kind)
+        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))

@@ -30,6 +30,7 @@ def command(
     hdu: o.Hdu = None,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
+    max_time: o.MaxTime = None,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -45,13 +46,16 @@ def command(
       fixpix calibrate darks/*.fit --map camera.map.fits
       fixpix calibrate lights/ --kind light
     """
+    o.start()
     from .. import jobs as work
     from ..errors import UsageError
     from ..report import Report
 
     if kind not in KINDS:
         raise UsageError(f"--kind {kind}: use {', '.join(KINDS)}")
-    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, planes, hdu)
+    settings = o.common(
+        cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time, planes=planes, hdu=hdu
+    )
     fed = work.Calibrated()
     report = Report("suspected", as_json, quiet, verbose)
     report.follow(

@@ -20,7 +20,10 @@ def command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the repaired frames.  [default: repaired]")] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the frames themselves.")] = False,
-    method: Annotated[str, typer.Option(help="auto, mlp, least-squares, gradient, median.")] = "auto",
+    method: Annotated[
+        str,
+        typer.Option(help="auto, mlp, vit, cnn (clusters to 6 x 6, elsewhere mlp), least-squares, gradient, median."),
+    ] = "auto",
     fill: Annotated[
         str, typer.Option(help="interpolate, noise (interpolate and add noise), nan (floats only).")
     ] = "interpolate",
@@ -47,6 +50,7 @@ def command(
     hdu: o.Hdu = None,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
+    max_time: o.MaxTime = None,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -64,6 +68,7 @@ def command(
       fixpix correct a.fits --map camera.map.fits --in-place
       fixpix correct *.dng --dng opcode --out listed
     """
+    o.start()
     from .. import jobs as work
     from ..errors import UsageError
     from ..report import Report
@@ -74,7 +79,9 @@ def command(
         raise UsageError(f"--fill {fill}: use {', '.join(FILLS)}")
     if dng not in DNGS:
         raise UsageError(f"--dng {dng}: use {', '.join(DNGS)}")
-    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, planes, hdu)
+    settings = o.common(
+        cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time, planes=planes, hdu=hdu
+    )
     folder = None if in_place else out or Path("repaired")
     how = work.Repair(auto, tuple(map_files or ()), folder, method, fill, overwrite, resume, provenance, dq, dng)
     report = Report("repaired", as_json, quiet, verbose)

@@ -28,6 +28,7 @@ def command(
     hdu: o.Hdu = None,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
+    max_time: o.MaxTime = None,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -43,10 +44,13 @@ def command(
       fixpix detect *.dng --probability --out found
       fixpix detect frame.fits --cfa RGGB --max-false 5
     """
+    o.start()
     from .. import jobs as work
     from ..report import Report
 
-    settings = o.common(cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, planes, hdu)
+    settings = o.common(
+        cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time, planes=planes, hdu=hdu
+    )
     report = Report("flagged", as_json, quiet, verbose)
     report.follow(work.detect(paths, settings, out=out, map_file=map_file, probability=probability, recurse=recurse))
     report.close()

@@ -31,6 +31,7 @@ def command(
       fixpix evaluate --truth damaged --masks masks
       fixpix evaluate --truth damaged --clean lights --repaired repaired
     """
+    o.start()
     from .. import jobs as work
     from ..errors import UsageError
     from ..report import Report

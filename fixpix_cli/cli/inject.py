@@ -27,6 +27,7 @@ def command(
     hdu: o.Hdu = None,
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
+    max_time: o.MaxTime = None,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -42,11 +43,14 @@ def command(
       fixpix inject a.fits --out damaged --pattern cluster:3 --seed 7
       fixpix inject *.dng --out damaged --kind sensor --rate 0.001
     """
+    o.start()
     from .. import jobs as work
     from ..inject import Injection
     from ..report import Report
 
-    settings = o.common(cfa, black, white, camera, None, None, jobs, dry_run, max_memory, planes, hdu)
+    settings = o.common(
+        cfa, black, white, camera, None, None, jobs, dry_run, max_memory, max_time, planes=planes, hdu=hdu
+    )
     where = Path(pattern[4:]) if pattern.startswith("map:") else None
     spec = Injection(o.fraction(rate), delta, kind, "map" if where else pattern, seed)
     report = Report("damaged", as_json, quiet, verbose)

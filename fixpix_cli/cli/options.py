@@ -48,11 +48,25 @@ MaxFalse = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 MaxMemory = Annotated[
-    str | None, typer.Option("--max-memory", help="Memory for all processes together, e.g. 4G; lowers --jobs.")
+    str | None,
+    typer.Option(
+        "--max-memory",
+        help="Memory for all processes together, e.g. 4G; lowers --jobs.  [default: 3/4 of the machine's]",
+        show_default=False,
+    ),
+]
+MaxTime = Annotated[
+    float | None,
+    typer.Option(
+        "--max-time",
+        min=1,
+        help="CPU seconds for one frame.  [default: 120, and 30 per MB of its file]",
+        show_default=False,
+    ),
 ]
 
-#: A process at work on one frame takes about this much beside its samples, in bytes.
-_PER_PROCESS = 400_000_000
+#: Less than this no process can start to work with.
+_LEAST_MEMORY = 200_000_000
 
 
 def common(
@@ -65,6 +79,7 @@ def common(
     jobs: int,
     dry_run: bool,
     max_memory: str | None = None,
+    max_time: float | None = None,
     planes: bool = False,
     hdu: str | None = None,
 ) -> Common:
@@ -78,7 +93,7 @@ def common(
     from ..cfa import Cfa
     from ..jobs import Common
     from ..mosaic import Assume
-    from ..workers import available
+    from ..workers import PER_PROCESS, Budget, available
 
     if threshold is not None and max_false is not None:
         raise UsageError("give --threshold or --max-false, not both")
@@ -90,11 +105,20 @@ def common(
             raise UsageError(f"--black {black}: give a number, or four with commas") from None
         if len(levels) not in (1, 4):
             raise UsageError(f"--black {black}: give one number or four")
-    workers = jobs or available()
-    if max_memory is not None:
-        workers = max(1, min(workers, size(max_memory) // _PER_PROCESS))
+    memory = size(max_memory) if max_memory is not None else None
+    if memory is not None and memory < _LEAST_MEMORY:
+        raise UsageError(f"--max-memory {max_memory}: fixpix needs {_LEAST_MEMORY // 1_000_000}M at least")
+    budget = Budget(memory, max_time)
+    workers = max(1, min(jobs or available(), budget.total // PER_PROCESS))
     assume = Assume(Cfa.parse(cfa) if cfa else None, levels, white, camera, planes, _numbers(hdu))
-    return Common(assume, threshold, max_false, workers, dry_run)
+    return Common(assume, threshold, max_false, workers, dry_run, budget)
+
+
+def start() -> None:
+    """Start what takes time beside the loading of our own modules: the process that workers come from."""
+    from ..workers import warm
+
+    warm()
 
 
 def _numbers(hdu: str | None) -> tuple[int, ...]:

@@ -144,8 +144,12 @@ def image_header(path: Path, index: int) -> bytes:
     """The header of a tile-compressed image as it would be without compression, padded."""
     with opened(path) as hdus:
         header = hdus[index].header.copy()
-        header["XTENSION"] = ("IMAGE", "image extension")
-        header["PCOUNT"], header["GCOUNT"] = 0, 1
+        # fpack keeps a primary image's SIMPLE, but behind the primary HDU it is an extension.
+        for key in ("SIMPLE", "XTENSION", "EXTEND", "PCOUNT", "GCOUNT"):
+            header.remove(key, ignore_missing=True)
+        header.insert(0, ("XTENSION", "IMAGE", "image extension"))
+        header.set("PCOUNT", 0, "no parameters", after=f"NAXIS{header['NAXIS']}")
+        header.set("GCOUNT", 1, "one group", after="PCOUNT")
         if header["BITPIX"] < 0:
             header.remove("BLANK", ignore_missing=True)
         return bytes(header.tostring(), "latin-1")

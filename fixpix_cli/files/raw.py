@@ -38,6 +38,8 @@ _SRGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557
 #: The primaries that a colour lets through.
 _MIXED = {"R": (1, 0, 0), "G": (0, 1, 0), "B": (0, 0, 1), "C": (0, 1, 1), "M": (1, 0, 1), "Y": (1, 1, 0)}
 _TILE = 256
+#: Pixels per byte of a camera raw at most: one bit each, the shortest code there is.
+_MOST_PER_BYTE = 8
 
 
 @contextlib.contextmanager
@@ -47,13 +49,25 @@ def _opened(path: Path) -> Iterator[Any]:
 
     try:
         with rawpy.imread(str(path)) as raw:
+            _check_size(path, raw.sizes)  # before LibRaw makes room for the pixels
             yield raw
     except rawpy.LibRawFileUnsupportedError as error:
         raise UnreadableError(f"{path}: is damaged, or a camera raw that LibRaw does not know") from error
+    except rawpy.LibRawUnsufficientMemoryError as error:
+        raise MemoryError(f"{path}: LibRaw") from error
     except rawpy.LibRawError as error:
         text = error.args[0] if error.args else ""
         words = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
         raise UnreadableError(f"{path}: is damaged or truncated (LibRaw: {words or type(error).__name__})") from error
+
+
+def _check_size(path: Path, sizes: Any) -> None:
+    """Refuse a header that claims more pixels than a lossless code can put into the file's bytes."""
+    size = path.stat().st_size
+    if sizes.raw_width * sizes.raw_height > size * _MOST_PER_BYTE:
+        raise UnreadableError(
+            f"{path}: claims {sizes.raw_width} x {sizes.raw_height} pixels, too many for a file of {size} bytes"
+        )
 
 
 def load(path: Path, assume: Assume) -> Frame:

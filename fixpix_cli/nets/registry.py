@@ -18,7 +18,13 @@ from .cards import Card
 from .sessions import Session, open_session
 
 #: name -> file of the shipped models
-SHIPPED: dict[str, str] = {"mlp": "mlp-9x9.onnx", "unet": "unet.onnx", "unet-dense": "unet-dense.onnx"}
+SHIPPED: dict[str, str] = {
+    "mlp": "mlp-9x9.onnx",
+    "unet": "unet.onnx",
+    "unet-dense": "unet-dense.onnx",
+    "cnn": "cnn.onnx",
+    "vit": "vit.onnx",
+}
 SUMS = "SHA256SUMS"
 
 #: name -> shape of a net's inputs; a text stands for any size

@@ -17,10 +17,12 @@ def translated(source: str) -> Iterator[None]:
     """Whatever onnxruntime raises (its classes share no base but Exception) becomes a ModelError."""
     try:
         yield
-    except ModelError:
+    except (ModelError, MemoryError):
         raise
     except Exception as error:
         words = " ".join(str(error).split())
+        if "bad_alloc" in words or "allocate memory" in words:  # the model is not to blame
+            raise MemoryError(words) from error
         raise ModelError(f"{source}: onnxruntime cannot use this model: {words[:200]}") from error
 
 

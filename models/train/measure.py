@@ -220,15 +220,18 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def best_below(metrics: dict[str, Any]) -> float | None:
-    """The greatest scattered rate up to which both ratios of the mean camera are below 1; None: nowhere."""
+    """The greatest scattered rate up to which both ratios of the mean camera are below 1; None: nowhere.
+
+    1 where they are at every measured rate: beyond the greatest of them nothing speaks for another method.
+    """
     best: float | None = None
     for damage in metrics.get("damage", {}).values():
         if damage["pattern"] != "scattered":
             continue
         if max(damage["nmse_ratio"], damage["excess_ratio"]) >= 1:
-            break
+            return best
         best = damage["rate"]
-    return best
+    return best and 1.0
 
 
 def print_table(rows: list[Row], net: str = "mlp") -> None:

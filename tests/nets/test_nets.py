@@ -254,7 +254,7 @@ def test_the_papers_net_answers_from_stored_neighbours():
 
 def test_the_papers_net_is_verified(tmp_path):
     shutil.copytree(registry.folder() / "reference", tmp_path / "reference")
-    path = next((tmp_path / "reference").glob("*.onnx"))
+    path = next((tmp_path / "reference").glob("paper-*.onnx"))
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ModelError, match=path.name):
         PaperMlp.open(tmp_path / "reference")
