@@ -92,12 +92,14 @@ def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> None:
     table = frame.layout.table
     if table is not None:
         edits = [Edit(e.rows, e.cols, _nearest_code(table, e.values).astype(raster.dtype)) for e in edits]
+    digest_now = b""
     if raster.compression == segments.JXL:
         made = segments.encoded(tree, raster, edits)
         changes = segments.placed(tree, raster, made, repack=True)
         digest_now = _digest_of_streams(tree, raster, made)
     else:
         changes = segments.patches(tree, raster, edits, repack=True)
+    if _stored_digest(tree) and not digest_now:
         codes = _codes(frame) if table is None else segments.read(tree, raster)
         for channel, edit in enumerate(edits):
             codes[edit.rows, edit.cols, channel] = edit.values
