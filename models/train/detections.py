@@ -1,30 +1,40 @@
 """Detectors side by side on the validation cameras.
 
-    python models/train/detections.py --data FOLDER [--model FILE.onnx]
+    python models/train/detections.py --data FOLDER [--model FILE.onnx] [--ship]
 
 Relative damage, precision and recall at a probability of 0.5, native outliers ignored; large frames are measured
-on their central part; few-pixel rates with several seeds. One line per camera, rate and d.
+on their central part; few-pixel rates with several seeds. One line per camera, rate and d. `used` is what fixpix does
+(`nets.detectors.detect`); `--ship` writes the means and the worst cameras on the cards of the shipped nets.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
+import shipping
 from measure import cameras
 
 from fixpix_cli import classical, score
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Mosaic
+from fixpix_cli.nets import registry
 from fixpix_cli.nets.detectors import UnetDetector, detect
 
-RATES = (0.0001, 0.001, 0.01, 0.2, 0.7)
+RATES = (0.0001, 0.001, 0.01, 0.05, 0.2, 0.4, 0.7)
 DELTAS = (0.7, 0.3)
 
 
-def compare(frames: list[Mosaic], detectors: dict, rate: float, delta: float) -> dict[str, score.Detection]:
+def compare(
+    frames: list[Mosaic], detectors: dict[str, Callable[[Mosaic], classical.Detection]], rate: float, delta: float
+) -> dict[str, score.Detection]:
     """Counts per detector, summed over the frames and seeds."""
     sums = {name: score.Detection() for name in detectors}
     for frame in frames:
@@ -42,23 +52,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("FIXPIX_DATA"))
     parser.add_argument("--model", default="unet")
+    parser.add_argument("--ship", action="store_true", help="write the figures on the cards of the shipped nets")
     options = parser.parse_args()
     net = UnetDetector.open(options.model)
     detectors = {"rules": classical.detect, "unet": net, "used": lambda mosaic: detect(mosaic, net=net)}
-    means: dict[tuple[float, float, str], list[list[float]]] = {}
+    found: dict[tuple[float, float, str], list[list[float]]] = {}
     for camera, frames in cameras(Path(options.data)).items():
-        for delta in DELTAS:
-            for rate in RATES:
-                line = f"{camera:32} d {delta} rate {rate:7.2%}"
-                for name, counts in compare(frames, detectors, rate, delta).items():
-                    ratios = counts.ratios()
-                    pair = [float(ratios[k] or 0) for k in ("recall", "precision")]
-                    means.setdefault((delta, rate, name), []).append(pair)
-                    line += f"   {name} {pair[0]:.3f} / {pair[1]:.3f}"
-                print(line, flush=True)
-    for (delta, rate, name), pairs in means.items():
-        recall, precision = np.mean(pairs, axis=0)
-        print(f"mean of cameras  d {delta} rate {rate:7.2%}  {name:6} recall {recall:.3f}  precision {precision:.3f}")
+        for delta, rate in itertools.product(DELTAS, RATES):
+            line = f"{camera:32} d {delta} rate {rate:7.2%}"
+            for name, counts in compare(frames, detectors, rate, delta).items():
+                ratios = counts.ratios()
+                pair = [float(ratios[k] or 0) for k in ("recall", "precision")]
+                found.setdefault((delta, rate, name), []).append(pair)
+                line += f"   {name} {pair[0]:.3f} / {pair[1]:.3f}"
+            print(line, flush=True)
+    rows: dict[str, dict[str, list[float]]] = {}
+    for (delta, rate, name), pairs in found.items():
+        row = [round(float(v), 4) for v in (*np.mean(pairs, axis=0), *np.min(pairs, axis=0))]
+        rows.setdefault(f"d {delta}, {rate:.2%}", {})[name] = row
+        print(
+            f"d {delta} rate {rate:7.2%}  {name:6} mean {row[0]:.3f} / {row[1]:.3f}  worst {row[2]:.3f} / {row[3]:.3f}"
+        )
+    if options.ship:
+        for name in ("unet", "unet-dense"):
+            ship(name, rows)
+
+
+def ship(name: str, rows: dict[str, Any]) -> None:
+    """The shipped model again, with these figures on its card."""
+    shown = registry.show(name)
+    metrics = {"definition": "recall, precision: mean of the validation cameras; then the worst camera's", "rows": rows}
+    shipping.write(onnx.load(shown.path), replace(shown.card, metrics=metrics))
 
 
 if __name__ == "__main__":
