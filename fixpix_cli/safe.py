@@ -55,8 +55,9 @@ def sweep(folder: Path) -> None:
     """Remove the temporary files in `folder` whose writers have died.
 
     A keeper may write others beside the one it was given, with its name and a further suffix: they go with it.
+    The lock of a map is none of them, though that of a camera named "fixpix-..." begins like one.
     """
-    there = sorted(folder.glob(f"{TEMPORARY_PREFIX}*"))
+    there = sorted(path for path in folder.glob(f"{TEMPORARY_PREFIX}*") if path.suffix != ".lock")
     for path in there:
         guard = next(p for p in there if path.name.startswith(p.name))
         with contextlib.suppress(OSError):  # gone, locked, or on a filesystem without locks

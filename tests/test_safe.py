@@ -85,3 +85,12 @@ def test_kill_in_mid_write_leaves_no_target(tmp_path):
     child.wait()
     time.sleep(0)
     assert not target.exists()
+
+
+def test_the_lock_of_a_map_is_not_swept(tmp_path):
+    lock = tmp_path / ".fixpix-camera.map.fits.lock"
+    stale = tmp_path / ".fixpix-abc.fits"
+    lock.touch()
+    stale.touch()
+    safe.sweep(tmp_path)
+    assert lock.exists() and not stale.exists()
