@@ -189,6 +189,8 @@ def detect(
     both = together(seen.rules, first, net.serving("agreement"))
     if exposure is None or exposure < LONG:
         both -= np.float32(net.serving("caution"))
+    # In clusters and lines bad pixels hide each other from the rules: there the net may decide, if it is very sure.
+    both = np.maximum(both, first - np.float32(net.serving("alone")))
     return detection_of(mosaic, both, rate_of(seen.rules), "rules+unet")
 
 
@@ -199,7 +201,8 @@ def _looked_again(mosaic: Mosaic, light: Mosaic, ratios: Float32, rate: float, d
         ratios = dense.ratios_of(second.Second.of(light, ratios, rate))
         rate, looks = rate_of(ratios, clear=-np.inf), "third look"
     ratios = dense.ratios_of(second.Second.of(light, ratios, rate))
-    return detection_of(mosaic, ratios, rate_of(ratios, clear=-np.inf), f"unet, {looks}")
+    rate = rate_of(ratios, clear=-np.inf)
+    return detection_of(mosaic, ratios - np.float32(dense.serving("caution")), rate, f"unet, {looks}")
 
 
 def together(rules: Float32, net: Float32, agreement: float) -> Float32:

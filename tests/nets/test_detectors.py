@@ -28,7 +28,7 @@ class Known:
         return [5 * np.maximum(x[:, 8:12], x[:, 12:16]) - 5]
 
 
-AUTO = {"agreement": 2.0, "caution": 1.5, "dense_rate": 0.1, "third_rate": 0.5}
+AUTO = {"agreement": 2.0, "caution": 1.5, "alone": 5.0, "dense_rate": 0.1, "third_rate": 0.5}
 
 
 def detector(**serving):
@@ -126,6 +126,16 @@ def test_caution_is_for_short_exposures():
     mosaic.samples[20, 20] = 2000 + 35
     short, long = (detect(mosaic, exposure=s, net=detector(caution=3.0)).probability for s in (0.01, 60.0))
     assert short[20, 20] < long[20, 20]
+
+
+@pytest.mark.parametrize("pattern", ["cluster:3", "cluster:5", "columns"])
+def test_clusters_and_lines_are_found(pattern):
+    """Rules alone, or rules and net together, find less than a quarter of them."""
+    clean = scene(BAYER[0], shape=(360, 480))
+    damage = inject(clean, Injection(0.005, 0.7, pattern=pattern, seed=4))
+    flagged = detect(clean.with_samples(damage.samples)).probability > 0.3
+    ratios = score.detection(flagged, damage.dq != 0).ratios()
+    assert ratios["recall"] > 0.6 and ratios["precision"] > 0.9
 
 
 def test_both_must_speak_for_a_defect():
