@@ -35,14 +35,11 @@ from fixpix_cli.nets.correctors import MlpCorrector
 from fixpix_cli.nets.reconstructors import VitCorrector
 from fixpix_cli.nets.sessions import open_session
 from fixpix_cli.normalise import patches
+from fixpix_cli.normalise.window15 import HOLE, MIDDLE, NORMALISATION, WINDOW, encode
 from fixpix_cli.repair import Corrector, least_squares, linear, median, repair
 
-CODE = ("models/train/cluster.py", "models/train/data.py")
+CODE = ("models/train/cluster.py", "models/train/data.py", "fixpix_cli/normalise/window15.py")
 REFERENCE = shipping.REFERENCE
-NORMALISATION = "window15-1"
-WINDOW, HOLE = 15, 5
-#: The cluster's rows and columns in the window.
-MIDDLE = slice(5, 10)
 #: Rows and columns from one cluster of a validation frame to the next.
 SPACING = 32
 #: Rows and columns of a validation frame that are looked at.
@@ -138,22 +135,6 @@ def macs(net: nn.Module, example: torch.Tensor) -> int:
     for hook in hooks:
         hook.remove()
     return total
-
-
-def encode(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Windows in DN as net input, (N, 1, 15, 15) float32 with zeros in the middle; level and unit, (N, 1) DN.
-
-    What the middle holds is never looked at. The unit of a flat window is 1 DN.
-    """
-    seen = np.ones((WINDOW, WINDOW), bool)
-    seen[MIDDLE, MIDDLE] = False
-    good = windows[:, seen].astype(np.float64)
-    level = good.mean(axis=1, keepdims=True)
-    unit = np.abs(good - level).mean(axis=1, keepdims=True)
-    unit[unit == 0] = 1
-    out = np.zeros((len(windows), 1, WINDOW, WINDOW), np.float32)
-    out[:, 0, seen] = (good - level) / unit
-    return out, level, unit
 
 
 def windows(folder: Path, recipe: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
