@@ -77,3 +77,16 @@ def write_fits(path, samples, **cards):
         hdu.header[key.replace("_", "-")] = value
     hdu.writeto(path, overwrite=True)
     return path
+
+
+def textured(cfa, shape=(96, 120), seed=0):
+    """A smooth, gently textured scene with weak noise behind a CFA; uint16, black 500, white 16383."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    light = 3000 + 1500 * np.sin(x / 3.1 + y / 9) + 900 * np.cos(y / 4.3) + 8 * x
+    gain = {"R": 0.6, "G": 1.0, "B": 0.45, "L": 1.0}
+    table = np.array([[gain[c] for c in row] for row in cfa.tile])
+    repeats = (shape[0] // table.shape[0] + 1, shape[1] // table.shape[1] + 1)
+    gains = np.tile(table, repeats)[: shape[0], : shape[1]]
+    samples = np.rint(500 + light * gains + rng.normal(0, 8, shape)).astype(np.uint16)
+    return Mosaic(samples, cfa, ((500.0,),), 16383.0)

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import textured
 
 from fixpix_cli import strategy
 from fixpix_cli.cfa import BAYER, MONO, QUAD_RGGB, XTRANS
@@ -22,16 +23,7 @@ NAMES = [cfa.name for cfa in PATTERNS]
 
 
 def scene(cfa, shape=(160, 176), seed=0):
-    """A smooth, gently textured scene with weak noise behind a CFA; uint16, black 500, white 16383."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    light = 3000 + 1500 * np.sin(x / 3.1 + y / 9) + 900 * np.cos(y / 4.3) + 8 * x
-    gain = {"R": 0.6, "G": 1.0, "B": 0.45, "L": 1.0}
-    table = np.array([[gain[c] for c in row] for row in cfa.tile])
-    repeats = (shape[0] // table.shape[0] + 1, shape[1] // table.shape[1] + 1)
-    gains = np.tile(table, repeats)[: shape[0], : shape[1]]
-    samples = np.rint(500 + light * gains + rng.normal(0, 8, shape)).astype(np.uint16)
-    return Mosaic(samples, cfa, ((500.0,),), 16383.0)
+    return textured(cfa, shape, seed)
 
 
 def damage(mosaic, rate=0.6, pattern="scattered"):
