@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -157,13 +157,13 @@ def train(folder: Path, settings: dict[str, Any], run: Path, device: str) -> tup
         list(itertools.islice(Crops(folder, settings["data"], 0, "validate"), loop["validation"]))
     )
     started, shown = time.monotonic() - spent, []
-    for x, mono, truth, weight, logit in batches:
+    for batch in twice(batches):
         progress = max(step / loop["steps"], (time.monotonic() - started) / loop["seconds"])
         if progress >= 1:
             break
         for group in optimiser.param_groups:
             group["lr"] = loop["rate"] * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * progress))
-        loss = loss_of(net, [t.to(device) for t in (x, mono, truth, weight, logit)], loop["precision"])
+        loss = loss_of(net, [t.to(device) for t in batch], loop["precision"])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -185,6 +185,23 @@ def train(folder: Path, settings: dict[str, Any], run: Path, device: str) -> tup
         "seconds": round(time.monotonic() - started),
         "device": device,
     }
+
+
+def twice(batches: Iterable[list[torch.Tensor]]) -> Iterator[list[torch.Tensor]]:
+    """Every batch as it is and transposed: drawing a crop costs twice as much as learning from it.
+
+    Transposing keeps the phase RGGB; mirroring would not.
+    """
+    for batch in batches:
+        x, mono, truth, weight, logit = batch
+        yield batch
+        yield [transposed(x), mono, transposed(truth), transposed(weight), logit]
+
+
+def transposed(packed: torch.Tensor) -> torch.Tensor:
+    """Rows and columns of (N, 4 f, h, w) packed planes exchanged, those inside the 2 x 2 blocks as well."""
+    n, channels, h, w = packed.shape
+    return packed.reshape(n, channels // 4, 2, 2, h, w).permute(0, 1, 3, 2, 5, 4).reshape(n, channels, w, h)
 
 
 def loss_of(net: Unet, batch: list[torch.Tensor], precision: str) -> torch.Tensor:

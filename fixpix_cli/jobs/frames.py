@@ -1,0 +1,73 @@
+"""Reading a frame, and what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from .. import classical, files
+from ..errors import FrameError
+from ..evidence import DEFAULT_THRESHOLD, Tally
+from ..mosaic import Conditions, Frame, Mosaic
+from .outcomes import Common
+
+
+def load(path: Path, common: Common) -> Frame:
+    frame = files.load(path, common.assume)
+    _check_levels(frame)
+    return frame
+
+
+def _check_levels(frame: Frame) -> None:
+    for mosaic in frame.moment(0):
+        if not mosaic.white > float(np.max(mosaic.black)):
+            raise FrameError(
+                f"{frame.source}: black level {np.max(mosaic.black):g} is not below white level {mosaic.white:g}; "
+                "give --black and --white"
+            )
+
+
+def assumed(frame: Frame) -> tuple[str, ...]:
+    return (*frame.notes, f"assumed {', '.join(frame.assumed)}") if frame.assumed else frame.notes
+
+
+def moment_name(frame: Frame, number: int) -> str:
+    """The name of a file, or of one moment of a series."""
+    return frame.source.name if frame.moments == 1 else f"{frame.source.name}[{number}]"
+
+
+def per_key(frame: Frame) -> bool:
+    """Whether a mask gets one extension per plane; the planes of a series are the first axis of one."""
+    return frame.container == "fits" and frame.moments == 1
+
+
+def tallies_of(mosaics: Iterable[Mosaic], conditions: Conditions) -> list[Tally]:
+    """What each of some planes shows."""
+    return told_by(mosaics, conditions)[0]
+
+
+def told_by(mosaics: Iterable[Mosaic], conditions: Conditions) -> tuple[list[Tally], str]:
+    """What each of some planes shows, and by what method."""
+    tallies, methods = [], []
+    for mosaic in mosaics:
+        found = detected(mosaic, conditions)
+        tallies.append(Tally.of(mosaic, found.probability, found.rate))
+        methods.append(found.method)
+    return tallies, methods_of(methods)
+
+
+def detected(mosaic: Mosaic, conditions: Conditions) -> classical.Detection:
+    from ..nets.detectors import detect
+
+    return detect(mosaic, conditions.kind, conditions.exposure)
+
+
+def methods_of(of_planes: Iterable[str]) -> str:
+    """The methods of a frame's planes, each once."""
+    return ", ".join(dict.fromkeys(of_planes))
+
+
+def threshold_of(common: Common) -> float:
+    return DEFAULT_THRESHOLD if common.threshold is None else common.threshold
