@@ -1,0 +1,64 @@
+"""Floor 2. A mask as a gray PNG: 0 good, anything else bad; written with 255. A keeper of imagecodecs."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from ...defects import DefectMap
+from ...errors import UnreadableError
+from ...mosaic import Array
+from .places import Flags, Listed, Sensor, check_shape, from_image, untyped
+
+SUFFIX = ".png"
+IMAGE = True
+MAGIC = b"\x89PNG\r\n\x1a\n"
+_GRAY = 0
+
+
+def keeps(flags: Flags) -> Flags:
+    """No types."""
+    return untyped(flags)
+
+
+def load(path: Path) -> Array:
+    """The gray samples.
+
+    Raises
+    ------
+    UnreadableError
+        Damaged, or colour, palette, or with an alpha channel.
+    """
+    import imagecodecs
+
+    data = path.read_bytes()
+    if not data.startswith(MAGIC) or len(data) < 33:
+        raise UnreadableError(f"{path}: is no PNG")
+    width, height, _, kind = struct.unpack_from(">2I2B", data, 16)
+    if kind != _GRAY:
+        raise UnreadableError(f"{path}: is no plain gray PNG; save the mask as gray, without alpha and palette")
+    check_shape(path, (height, width))
+    try:
+        return np.asarray(imagecodecs.png_decode(data))
+    except (imagecodecs.PngError, ValueError, RuntimeError) as error:
+        raise UnreadableError(f"{path}: is damaged ({error})") from error
+
+
+def dump(path: Path, image: Array) -> None:
+    """Write uint8 samples."""
+    import imagecodecs
+
+    path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(image)))
+
+
+def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
+    """Write the mask; returns notes."""
+    dump(path, plane.bad.astype(np.uint8) * np.uint8(255))
+    return []
+
+
+def read(path: Path, sensor: Sensor, good: bool = False, limit: bool = True) -> Listed:
+    """Read a mask; see `fixpix_cli.maps.foreign.read`."""
+    return Listed((from_image(path, load(path), good=good, limit=limit),))

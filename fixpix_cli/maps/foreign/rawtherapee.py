@@ -1,0 +1,61 @@
+"""Floor 2. RawTherapee's ``.badpixels``.
+
+``x y`` per line, 0-based from the corner of RawTherapee's working raw (LibRaw's
+visible area, and camconst.json's raw crop where it has one for the camera). A
+first line with a single number is an offset for all others. The file lies in
+the folder of dark frames and is called ``MAKE MODEL SERIAL.badpixels`` or
+``MAKE MODEL.badpixels``, as RawTherapee shows them (rtengine/dfmanager.cc).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...defects import DefectMap
+from .dcraw import moved, split, visible
+from .places import BadLine, Flags, Listed, Places, Sensor, comment, integer, parse, untyped
+
+SUFFIX = ".badpixels"
+
+
+def keeps(flags: Flags) -> Flags:
+    """No types."""
+    return untyped(flags)
+
+
+def default_name(sensor: Sensor) -> str:
+    """The name by which RawTherapee finds the list, or none where the camera is not known."""
+    words = " ".join(word for word in (sensor.make, sensor.model, sensor.serial) if word)
+    return f"{words}{SUFFIX}" if sensor.make and sensor.model and "/" not in words else ""
+
+
+def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
+    """Write the list; returns notes."""
+    area, notes = visible(plane, sensor)
+    inside, lost = split(plane, area)
+    head = f"# {comment((plane.dq.shape[0], plane.dq.shape[1]), area)}\n"
+    path.write_text(head + "".join(f"{x} {y}\n" for x, y in inside), encoding="ascii", newline="\n")
+    name = default_name(sensor)
+    where = f"as '{name}'" if name else "named 'MAKE MODEL SERIAL.badpixels' or 'MAKE MODEL.badpixels'"
+    return [*notes, *lost, f"RawTherapee looks for it in its folder of dark frames, {where}"]
+
+
+def read(path: Path, sensor: Sensor) -> Listed:
+    """Read a list; see `fixpix_cli.maps.foreign.read`."""
+    offset = 0
+
+    def take(places: Places, number: int, line: str) -> None:
+        nonlocal offset
+        words = line.split()
+        if number == 1 and len(words) == 1:
+            offset = integer(words[0])
+            return
+        if len(words) not in (2, 3):  # a third column, dcraw's time, is ignored by RawTherapee, too
+            raise BadLine("not 'x y'")
+        x, y = map(integer, words[:2])
+        places.add(number, y + offset, x + offset)
+
+    places, sensor = parse(path, sensor, take)
+    if offset:
+        places.notes.append(f"the first line's offset of {offset} was added to every position")
+    return moved(places, sensor)
