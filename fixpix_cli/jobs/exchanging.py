@@ -20,7 +20,7 @@ from .. import files, maps, safe, workers
 from ..defects import DefectMap
 from ..errors import MismatchError, OutputExistsError, UnreadableError, UsageError
 from ..maps import foreign
-from ..mosaic import Frame
+from ..mosaic import Area, Frame
 from .outcomes import DONE, PLANNED, Common, Outcome, attempt, lost
 
 #: Bad lines that an error names; the others are counted.
@@ -127,8 +127,10 @@ def _sensor(frame: Frame | None, plane: int, shape: tuple[int, int] | None) -> f
     if frame is None:
         return foreign.Sensor(shape)
     mosaic, who = frame.mosaics[plane], frame.identity
+    # Programs cut the borders off raws; of TIFF and FITS they show all that is stored.
+    area = mosaic.active if frame.container in ("dng", "raw") else Area(0, 0, *mosaic.shape)
     fits = frame.container == "fits"
-    return foreign.Sensor(mosaic.shape, mosaic.active, fits, frame.row_order, who.make, who.model, who.serial)
+    return foreign.Sensor(mosaic.shape, area, fits, frame.row_order, who.make, who.model, who.serial)
 
 
 def _target(path: Path, wanted: Wanted, sensor: foreign.Sensor) -> Path:

@@ -36,7 +36,7 @@ class Sensor:
     shape : (H, W) or None
         Of the stored frame.
     area : Area or None
-        The light-sensitive pixels, from whose corner dcraw and RawTherapee count.
+        What programs that cut off the masked borders of raws have of the frame; they count from its corner.
     upward : bool or None
         Whether the frames are FITS files, whose stored row 0 Siril has at the bottom.
     row_order : str
@@ -187,14 +187,18 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
         yield number, line.rstrip()
 
 
-_SHAPE = re.compile(r"fixpix .*?: (\d+) rows x (\d+) columns(?:, light from row (\d+), column (\d+))?")
+_SHAPE = re.compile(
+    r"fixpix .*?: (\d+) rows x (\d+) columns(?:, light in rows (\d+) to (\d+), columns (\d+) to (\d+))?"
+)
 
 
 def comment(shape: tuple[int, int], area: Area | None = None) -> str:
     """What our lists say of themselves, where the format has comments."""
     from ... import __version__
 
-    light = f", light from row {area.top}, column {area.left}" if area and (area.top or area.left) else ""
+    light = ""
+    if area is not None and area != Area(0, 0, *shape):
+        light = f", light in rows {area.top} to {area.bottom - 1}, columns {area.left} to {area.right - 1}"
     return f"fixpix {__version__}: {shape[0]} rows x {shape[1]} columns{light}"
 
 
@@ -225,15 +229,18 @@ def parse(
     return places, sensor
 
 
-def _stated(path: Path, sensor: Sensor, rows: str, cols: str, top: str | None, left: str | None) -> Sensor:
+def _stated(path: Path, sensor: Sensor, rows: str, cols: str, *light: str | None) -> Sensor:
     shape = check_shape(path, (int(rows), int(cols)))
     if sensor.shape is not None and sensor.shape != shape:
         raise MismatchError(
             f"{path}: is of a sensor with {shape[0]} x {shape[1]} pixels, not {sensor.shape[0]} x {sensor.shape[1]}"
         )
     area = sensor.area
-    if area is None and top is not None and left is not None:
-        area = Area(int(top), int(left), *shape)
+    if area is None:
+        top, bottom, left, right = (int(word or -1) for word in light)
+        area = Area(0, 0, *shape) if top < 0 else Area(top, left, bottom + 1, right + 1)
+        if not (area.top < area.bottom <= shape[0] and area.left < area.right <= shape[1]):
+            raise UnreadableError(f"{path}: its comment names an area outside of the sensor")
     return replace(sensor, shape=shape, area=area)
 
 
@@ -260,6 +267,42 @@ def integer(word: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,15}", word):
         raise BadLine(f"'{word[:20]}' is no whole number")
     return int(word)
+
+
+# ---------------------------------------------------------------- the visible area
+
+_NO_BORDERS = "assumed that the frames have no masked borders; --like FRAME tells"
+
+
+def visible(sensor: Sensor, shape: tuple[int, int]) -> tuple[Area, list[str]]:
+    """The area that places count from, with a note where it had to be assumed."""
+    return (sensor.area, []) if sensor.area is not None else (Area(0, 0, *shape), [_NO_BORDERS])
+
+
+def cut(plane: DefectMap, area: Area) -> tuple[DefectMap, list[str]]:
+    """The plane within the area, and a note on bad pixels outside of it."""
+    part = DefectMap(plane.dq[area.slices])
+    if lost := len(plane) - len(part):
+        return part, [f"lost: {lost} pixels of the masked borders, which have no coordinates there"]
+    return part, []
+
+
+def embedded(listed: Listed, area: Area, shape: tuple[int, int]) -> Listed:
+    """Planes of the area as planes of the whole stored frame."""
+    planes = []
+    for plane in listed.planes:
+        whole = DefectMap.empty(shape)
+        whole.dq[area.slices] = plane.dq
+        planes.append(whole)
+    return replace(listed, planes=tuple(planes))
+
+
+def listed_in_area(places: Places, sensor: Sensor) -> Listed:
+    """Places that count from the visible area's corner."""
+    shape = shape_of(places.path, sensor)
+    area, notes = visible(sensor, shape)
+    places.notes += notes
+    return embedded(places.listed((area.bottom - area.top, area.right - area.left)), area, shape)
 
 
 # ---------------------------------------------------------------- images

@@ -11,9 +11,8 @@ import numpy as np
 
 from ...defects import DefectMap
 from ...errors import UnreadableError
-from .dcraw import moved, split, visible
 from .npy import load
-from .places import Flags, Listed, Places, Sensor, untyped
+from .places import Flags, Listed, Places, Sensor, cut, listed_in_area, untyped, visible
 
 SUFFIX = ".npy"
 
@@ -30,10 +29,10 @@ def is_list(shape: tuple[int, ...], kind: str) -> bool:
 
 def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     """Write the list; returns notes."""
-    area, notes = visible(plane, sensor)
-    inside, lost = split(plane, area)
+    area, notes = visible(sensor, (plane.dq.shape[0], plane.dq.shape[1]))
+    inside, lost = cut(plane, area)
     with path.open("wb") as stream:
-        np.save(stream, np.array([(y, x) for x, y in inside], np.int64).reshape(-1, 2))
+        np.save(stream, np.argwhere(inside.bad))
     return notes + lost
 
 
@@ -45,4 +44,4 @@ def read(path: Path, sensor: Sensor) -> Listed:
     places = Places(path)
     for number, (row, col) in enumerate(array.tolist(), 1):
         places.add(number, row, col)
-    return moved(places, sensor)
+    return listed_in_area(places, sensor)

@@ -4,7 +4,9 @@
 visible area, and camconst.json's raw crop where it has one for the camera). A
 first line with a single number is an offset for all others. The file lies in
 the folder of dark frames and is called ``MAKE MODEL SERIAL.badpixels`` or
-``MAKE MODEL.badpixels``, as RawTherapee shows them (rtengine/dfmanager.cc).
+``MAKE MODEL.badpixels``, as RawTherapee shows them (rtengine/dfmanager.cc). It
+reads serial numbers of few cameras, so the shorter name is the one to be found.
+RawTherapee leaves the outer two rows and columns as they are.
 """
 
 from __future__ import annotations
@@ -12,10 +14,28 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...defects import DefectMap
-from .dcraw import moved, split, visible
-from .places import BadLine, Flags, Listed, Places, Sensor, comment, integer, parse, untyped
+from .places import (
+    BadLine,
+    Flags,
+    Listed,
+    Places,
+    Sensor,
+    comment,
+    cut,
+    integer,
+    listed_in_area,
+    parse,
+    points,
+    untyped,
+    visible,
+)
 
 SUFFIX = ".badpixels"
+#: Makes that RawTherapee shortens to this (rtengine/imagedata.cc).
+_MAKES = (
+    *("Canon", "NIKON", "EPSON", "KODAK", "Kodak", "OLYMPUS", "PENTAX", "RICOH", "MINOLTA", "Minolta", "Konica"),
+    *("CASIO", "Sinar", "Phase One", "SAMSUNG", "Mamiya", "MOTOROLA", "Leaf", "Panasonic"),
+)
 
 
 def keeps(flags: Flags) -> Flags:
@@ -25,18 +45,20 @@ def keeps(flags: Flags) -> Flags:
 
 def default_name(sensor: Sensor) -> str:
     """The name by which RawTherapee finds the list, or none where the camera is not known."""
-    words = " ".join(word for word in (sensor.make, sensor.model, sensor.serial) if word)
-    return f"{words}{SUFFIX}" if sensor.make and sensor.model and "/" not in words else ""
+    make = next((name for name in _MAKES if name in sensor.make), sensor.make.strip())
+    model = sensor.model.strip().removeprefix(f"{make} ")
+    return f"{make} {model}{SUFFIX}" if make and model and "/" not in make + model else ""
 
 
 def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     """Write the list; returns notes."""
-    area, notes = visible(plane, sensor)
-    inside, lost = split(plane, area)
-    head = f"# {comment((plane.dq.shape[0], plane.dq.shape[1]), area)}\n"
-    path.write_text(head + "".join(f"{x} {y}\n" for x, y in inside), encoding="ascii", newline="\n")
+    shape = (plane.dq.shape[0], plane.dq.shape[1])
+    area, notes = visible(sensor, shape)
+    inside, lost = cut(plane, area)
+    body = "".join(f"{col} {row}\n" for row, col, _ in points(inside))
+    path.write_text(f"# {comment(shape, area)}\n{body}", encoding="ascii", newline="\n")
     name = default_name(sensor)
-    where = f"as '{name}'" if name else "named 'MAKE MODEL SERIAL.badpixels' or 'MAKE MODEL.badpixels'"
+    where = f"as '{name}'" if name else "named 'MAKE MODEL.badpixels'"
     return [*notes, *lost, f"RawTherapee looks for it in its folder of dark frames, {where}"]
 
 
@@ -58,4 +80,4 @@ def read(path: Path, sensor: Sensor) -> Listed:
     places, sensor = parse(path, sensor, take)
     if offset:
         places.notes.append(f"the first line's offset of {offset} was added to every position")
-    return moved(places, sensor)
+    return listed_in_area(places, sensor)

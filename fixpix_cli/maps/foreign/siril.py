@@ -2,20 +2,37 @@
 
 ``P x y [H|C]`` is a pixel, ``L y 0`` a line, ``C x 0`` a column; ``#`` begins a
 comment line. x is the column, 0-based. y counts from Siril's top row: for FITS
-files that is the last stored row, whatever ROWORDER says; camera raws and TIFF
-are turned on loading, so that there it is the first. A missing letter means
+files that is the last stored row, whatever ROWORDER says; camera raws, DNG and
+TIFF are turned on loading, so that there it is the first, and of raws and DNG
+Siril has the visible area only (proven with Siril 1.0.6). A missing letter means
 hot. Siril reads no blank lines, and ``calibrate -cc=bpm`` no L: we write P only
 (Siril, src/filters/cosmetic_correction.c).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ...defects import DQ, DefectMap
-from .places import BadLine, Flags, Listed, Places, Sensor, brightness, comment, integer, parse, points, shape_of
+from .places import (
+    BadLine,
+    Flags,
+    Listed,
+    Places,
+    Sensor,
+    brightness,
+    comment,
+    cut,
+    embedded,
+    integer,
+    parse,
+    points,
+    shape_of,
+    visible,
+)
 
 SUFFIX = ".lst"
 _UNKNOWN = "assumed FITS frames, whose rows Siril counts from the last one; --like FRAME tells"
@@ -28,15 +45,16 @@ def keeps(flags: Flags) -> Flags:
 
 def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     """Write the list; returns notes."""
-    height, width = plane.dq.shape
-    kept = DefectMap(keeps(np.where(plane.bad, plane.dq, 0).astype(np.int32)))
-    upward = sensor.upward is not False
-    text = [f"# {comment((height, width))}\n"]
-    for row, col, flags in points(kept):
+    shape = (plane.dq.shape[0], plane.dq.shape[1])
+    area, _ = visible(sensor, shape)
+    inside, notes = cut(DefectMap(keeps(np.where(plane.bad, plane.dq, 0).astype(np.int32))), area)
+    bottom = area.bottom - area.top - 1
+    text = [f"# {comment(shape, area)}\n"]
+    for row, col, flags in points(inside):
         letter = " H" if flags & DQ.HOT else " C" if flags & DQ.DEAD else ""
-        text.append(f"P {col} {height - 1 - row if upward else row}{letter}\n")
+        text.append(f"P {col} {row if sensor.upward is False else bottom - row}{letter}\n")
     path.write_text("".join(text), encoding="ascii", newline="\n")
-    return [_UNKNOWN] if sensor.upward is None else []
+    return notes + ([_UNKNOWN] if sensor.upward is None else [])
 
 
 def read(path: Path, sensor: Sensor) -> Listed:
@@ -58,12 +76,11 @@ def read(path: Path, sensor: Sensor) -> Listed:
             raise BadLine("not 'P x y', 'L y 0' or 'C x 0'")
 
     places, sensor = parse(path, sensor, take)
-    height, width = shape_of(path, sensor)
-    if sensor.upward is None:
-        places.notes.append(_UNKNOWN)
+    shape = shape_of(path, sensor)
+    area, _ = visible(sensor, shape)
+    listed = places.listed((area.bottom - area.top, area.right - area.left))
     if sensor.upward is not False:
-        places.boxes = [
-            (line, plane, row if rows < 0 else height - 1 - row, col, rows, cols, flags)
-            for line, plane, row, col, rows, cols, flags in places.boxes
-        ]
-    return places.listed((height, width))
+        listed = replace(listed, planes=tuple(DefectMap(plane.dq[::-1]) for plane in listed.planes))
+    if sensor.upward is None:
+        listed = replace(listed, notes=(*listed.notes, _UNKNOWN))
+    return embedded(listed, area, shape)
