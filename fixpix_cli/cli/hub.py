@@ -133,9 +133,9 @@ def _say(outcome: Outcome, as_json: bool, quiet: bool) -> None:
 
     if as_json:
         print(json.dumps(record(outcome)), flush=True)
-    if outcome.error:
+    elif outcome.error:
         print(f"error: {outcome.error}", file=sys.stderr)
-    elif not quiet and not as_json:
+    elif not quiet:
         did = "would be written" if outcome.status == "planned" else "written"
         print(f"{outcome.output}: {did}, {outcome.defects} bad pixels, {outcome.method}", file=sys.stderr)
         for note in outcome.notes:

@@ -21,6 +21,7 @@ from ..defects import DefectMap
 from ..errors import MismatchError, OutputExistsError, UnreadableError, UsageError
 from ..maps import foreign
 from ..mosaic import Area, Frame
+from .known import _fit
 from .outcomes import DONE, PLANNED, Common, Outcome, attempt, lost
 
 #: Bad lines that an error names; the others are counted.
@@ -86,9 +87,8 @@ def _exported(path: Path, wanted: Wanted) -> Outcome:
     order = mask.row_order
     frame = files.load(wanted.like, wanted.common.assume) if wanted.like is not None else None
     if frame is not None:
-        fitting = replace(mask, planes=tuple(planes))
-        planes, said = maps.for_frame(fitting, frame.shapes, frame.row_order)
-        notes += said
+        planes, said = _fit(replace(mask, planes=tuple(planes)), frame, wanted.common)
+        planes, notes = planes[: frame.planes], notes + said
         order = frame.row_order or order
     if wanted.plane is not None:
         if not 0 <= wanted.plane < len(planes):

@@ -174,7 +174,8 @@ def read(path: Path, sensor: Sensor, name: str = "", *, zero_is_bad: bool | None
         The shape or the format must be said.
     """
     if not path.is_file():
-        raise UnreadableError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
+        what = "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "no such file"
+        raise UnreadableError(f"{path}: {what}")
     name = name or sniff(path)
     module = keeper(name)
     if not getattr(module, "IMAGE", False):

@@ -7,6 +7,7 @@ from the first stored one (fabio, edfimage.py).
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,4 +94,5 @@ def load(path: Path) -> tuple[Array, list[str]]:
 def read(path: Path, sensor: Sensor, good: bool = False, limit: bool = True) -> Listed:
     """Read a mask; see `fixpix_cli.maps.foreign.read`."""
     image, notes = load(path)
-    return Listed((from_image(path, image, good=good, limit=limit),), notes=tuple(notes))
+    listed = from_image(path, image, good=good, limit=limit)
+    return replace(listed, notes=(*listed.notes, *notes))

@@ -49,4 +49,4 @@ def read(path: Path, sensor: Sensor, good: bool = False, limit: bool = True) -> 
         raise UnreadableError(f"{path}: is cut off: its header promises {height} x {width} pixels")
     rows = np.frombuffer(data, np.uint8, stride * height, _HEADER).reshape(height, stride)
     image = np.unpackbits(rows, axis=1, count=width, bitorder="little")
-    return Listed((from_image(path, image, good=good, limit=limit),))
+    return from_image(path, image, good=good, limit=limit)

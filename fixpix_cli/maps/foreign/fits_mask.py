@@ -94,4 +94,4 @@ def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
 def read(path: Path, sensor: Sensor, good: bool = False, limit: bool = True) -> Listed:
     """Read a mask; see `fixpix_cli.maps.foreign.read`."""
     image, order = load(path)
-    return Listed((from_image(path, image, good=good, limit=limit),), row_order=order)
+    return from_image(path, image, good=good, limit=limit, row_order=order)

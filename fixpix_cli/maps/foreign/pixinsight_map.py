@@ -47,4 +47,4 @@ def read(path: Path, sensor: Sensor, good: bool = True, limit: bool = True) -> L
         image = image[::-1] if sensor.row_order == "BOTTOM-UP" else image
     else:
         image, order = fits_mask.load(path)
-    return Listed((from_image(path, image, good=True, limit=limit),), row_order=order)
+    return from_image(path, image, good=True, limit=limit, row_order=order)

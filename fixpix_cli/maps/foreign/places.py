@@ -308,7 +308,7 @@ def listed_in_area(places: Places, sensor: Sensor) -> Listed:
 # ---------------------------------------------------------------- images
 
 
-def from_image(path: Path, image: Array, *, good: bool = False, limit: bool = True) -> DefectMap:
+def from_image(path: Path, image: Array, *, good: bool = False, limit: bool = True, row_order: str = "") -> Listed:
     """A mask from an image: what is not zero is bad; with `good` what is zero.
 
     Raises
@@ -326,13 +326,16 @@ def from_image(path: Path, image: Array, *, good: bool = False, limit: bool = Tr
     if image.dtype.kind == "f" and np.isnan(image).any():
         raise UnreadableError(f"{path}: holds NaN, which is neither good nor bad")
     bad: Bool = (image == 0) if good else (image != 0)
-    share = float(bad.mean())
+    share, values = float(bad.mean()), len(np.unique(image[image != 0]))
     if limit and share > 0.5:
+        what = f"holds {values} different values, as a picture does, and " if values > 100 else ""
         raise RefusedError(
-            f"{path}: {share:.0%} of its pixels would be bad; if zero marks the bad ones give --zero-is-bad, "
+            f"{path}: {what}{share:.0%} of its pixels would be bad; if zero marks the bad ones give --zero-is-bad, "
             "else --zero-is-good"
         )
-    return DefectMap.of(bad)
+    which = "good" if good else "bad"
+    notes = (f"lost: what {values} different values mean; all but zero count as {which}",) if values > 1 else ()
+    return Listed((DefectMap.of(bad),), notes=notes, row_order=row_order)
 
 
 # ---------------------------------------------------------------- boxes

@@ -61,4 +61,4 @@ def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
 
 def read(path: Path, sensor: Sensor, good: bool = False, limit: bool = True) -> Listed:
     """Read a mask; see `fixpix_cli.maps.foreign.read`."""
-    return Listed((from_image(path, load(path), good=good, limit=limit),))
+    return from_image(path, load(path), good=good, limit=limit)
