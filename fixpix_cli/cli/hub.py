@@ -43,8 +43,8 @@ def export(
     rows by the kind of frame: give --like FRAME.
 
     \b
-    Formats: dcraw rawtherapee rawpy siril pixinsight pixinsight-map phd2 fits jwst lsst lsst-fits edf fit2d npy nexus
-    xml csv png tiff
+    Formats: dcraw rawtherapee rawpy siril pixinsight pixinsight-map phd2 fits jwst lsst lsst-fits edf fit2d npy matlab
+    nexus xml csv png tiff
 
     \b
     Examples:

@@ -16,7 +16,7 @@ NAMES = [
     pytest.param(n, marks=pytest.mark.skipif(n == "nexus" and not HAVE_H5PY, reason="h5py is not installed"))
     for n in foreign.FORMATS
 ]
-IMAGES = ("fits", "edf", "fit2d", "npy", "png", "tiff", "pixinsight-map")
+IMAGES = ("fits", "edf", "fit2d", "npy", "matlab", "png", "tiff", "pixinsight-map")
 
 
 def some(shape=(13, 37), seed=0, rate=0.1):
@@ -286,6 +286,7 @@ DAMAGED = {
     "cut.msk": lambda whole: whole[:-20],
     "cut.edf": lambda whole: whole[:-20],
     "cut.npy": lambda whole: whole[:-20],
+    "cut.mat": lambda whole: whole[:-20],
     "cut.png": lambda whole: whole[: len(whole) // 2],
     "cut.tif": lambda whole: whole[: len(whole) // 2],
     "cut.fits": lambda whole: whole[:3000],
@@ -298,7 +299,8 @@ DAMAGED = {
 @pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_files_are_named(tmp_path, name):
     formats = {
-        foreign.keeper(n).SUFFIX: n for n in ("fit2d", "edf", "npy", "png", "tiff", "fits", "xml", "siril", "dcraw")
+        foreign.keeper(n).SUFFIX: n
+        for n in ("fit2d", "edf", "npy", "matlab", "png", "tiff", "fits", "xml", "siril", "dcraw")
     }
     format_ = next(n for suffix, n in formats.items() if name.endswith(suffix))
     path = tmp_path / name
@@ -322,6 +324,12 @@ def test_claims_of_giant_sizes_are_refused_before_memory_is_taken(tmp_path):
         foreign.read(tmp_path / "e.bpm.xml", foreign.Sensor())
 
 
+def test_a_mask_with_several_values_says_what_is_lost(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[0, 0, 1], [4, 0, 0]]))
+    listed, _ = foreign.read(tmp_path / "a.npy", foreign.Sensor())
+    assert len(listed.planes[0]) == 2 and "2 different values" in listed.notes[0]
+
+
 def test_boxes_are_few():
     """A whole column is one box, not a thousand."""
     bad = np.zeros((1000, 50), bool)
@@ -330,6 +338,20 @@ def test_boxes_are_few():
 
 
 # ---------------------------------------------------------------- real files
+
+
+@pytest.mark.data
+def test_a_real_phone_mask_of_matlab(data, tmp_path):
+    listed, name = foreign.read(data / "maps/sidd_phone_DefectivePixelsMask.mat", foreign.Sensor())
+    plane = listed.planes[0]
+    assert name == "matlab" and plane.dq.shape == (3044, 4048) and 1000 < len(plane) < 2_000_000
+    foreign.write(tmp_path / "a.mat", [plane], foreign.Sensor(), "matlab")
+    again, _ = foreign.read(tmp_path / "a.mat", foreign.Sensor())
+    assert np.array_equal(again.planes[0].dq, plane.dq)
+    scipy = pytest.importorskip("scipy.io")
+    for path in (data / "maps/sidd_phone_DefectivePixelsMask.mat", tmp_path / "a.mat"):
+        (theirs,) = (value for key, value in scipy.loadmat(path).items() if not key.startswith("__"))
+        assert np.array_equal(theirs != 0, plane.bad)
 
 
 @pytest.mark.data

@@ -40,6 +40,7 @@ FORMATS: dict[str, tuple[str, str]] = {
     "edf": ("edf", "pyFAI and fabio mask, EDF"),
     "fit2d": ("fit2d", "pyFAI and Fit2D mask, .msk"),
     "npy": ("npy", "pyFAI mask, NumPy"),
+    "matlab": ("matlab", "matrix in a MATLAB file of version 5"),
     "nexus": ("nexus", "NeXus pixel_mask, HDF5 (needs fixpix[hdf5])"),
     "xml": ("perkinelmer", "BadPixelMap XML of X-ray flat panels"),
     "csv": ("table", "table with named columns"),
@@ -78,7 +79,7 @@ def sniff(path: Path) -> str:
             head = stream.read(_HEAD)
     except OSError as error:
         raise UnreadableError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
-    for name in ("npy", "nexus", "png", "fit2d"):
+    for name in ("npy", "nexus", "png", "fit2d", "matlab"):
         if head.startswith(keeper(name).MAGIC):
             return _array(path) if name == "npy" else name
     if head.startswith(keeper("tiff").MAGIC):
