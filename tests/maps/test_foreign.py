@@ -1,12 +1,13 @@
 """Maps of other programs: what goes out comes back, what cannot is said, and bad lines are named."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fixpix_cli.defects import DQ, TYPES, DefectMap
-from fixpix_cli.errors import MismatchError, RefusedError, UnreadableError, UsageError
+from fixpix_cli.errors import FixpixError, MismatchError, RefusedError, UnreadableError, UsageError
 from fixpix_cli.maps import foreign
 from fixpix_cli.maps.foreign import places
 from fixpix_cli.mosaic import Area
@@ -375,3 +376,23 @@ def test_nothing_is_left_of_a_failed_run(run, tmp_path):
     code, _, err = run("maps", "import", "l.lst", "--shape", "10x20", "--out", "m.mask.fits", "--skip-bad")
     assert code == 0 and "left out: line 2" in err and (tmp_path / "m.mask.fits").is_file()
     assert run("maps", "import", "l.lst", "--shape", "10x20", "--out", "m.mask.fits", "--skip-bad")[0] == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_damaged_file_is_an_error_of_ours_or_another_map(tmp_path, name):
+    """Bytes changed, cut off, cut out: nothing but our errors leaves a reader."""
+    rng = np.random.default_rng(sum(name.encode()))
+    path, sensor = tmp_path / f"x{foreign.keeper(name).SUFFIX}", foreign.Sensor((13, 37), upward=True)
+    foreign.write(path, [some()], sensor, name)
+    whole = path.read_bytes()
+    for round_ in range(24):
+        data = bytearray(whole)
+        place, other = sorted(rng.integers(0, len(data), 2))
+        if round_ % 3 == 0:
+            data[int(rng.integers(min(600, len(data))))] = int(rng.integers(256))
+        data = (data[:place], data[:place] + data[other:], data)[round_ % 3 - 1]
+        path.write_bytes(bytes(data))
+        for how in (name, ""):
+            with contextlib.suppress(FixpixError):
+                listed, _ = foreign.read(path, sensor, how)
+                assert all(plane.dq.ndim == 2 for plane in listed.planes)

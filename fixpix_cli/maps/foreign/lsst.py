@@ -8,14 +8,13 @@ its own. ECSV is text: a YAML header in ``#`` lines, a line of column names, row
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
 import numpy as np
 
 from ...defects import DQ, DefectMap
-from .places import BadLine, Flags, Listed, Places, Sensor, boxes, brightness, comment, integer, parse, shape_of
+from .places import BadLine, Flags, Listed, Places, Sensor, boxes, brightness, comment, fields, integer, parse, shape_of
 
 SUFFIX = ".ecsv"
 HEAD = "# %ECSV"
@@ -90,7 +89,7 @@ def read(path: Path, sensor: Sensor) -> Listed:
     def take(places: Places, number: int, line: str) -> None:
         nonlocal columns, mark
         mark = "," if not columns and "," in line else mark
-        words = next(csv.reader([line], delimiter=mark, skipinitialspace=True))
+        words = fields(line, mark)
         if not columns:
             columns = list(COLUMNS)
             if not words[0].lstrip("+-").isdigit():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def load(path: Path) -> Array:
     """
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, OverflowError) as error:
         raise UnreadableError(f"{path}: is no readable array ({str(error) or type(error).__name__})") from error
     if not isinstance(found, np.ndarray):
         raise UnreadableError(f"{path}: is no single array")

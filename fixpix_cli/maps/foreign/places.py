@@ -7,6 +7,7 @@ module turns that into its own frame and back.
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -168,7 +169,7 @@ def check_shape(path: Path, shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number, line) of a text file; a byte order mark, CR LF and trailing blanks are taken off.
+    """(number, line) of a text file; a byte order mark, line ends of any system and trailing blanks are taken off.
 
     Raises
     ------
@@ -183,8 +184,16 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
         raise UnreadableError(f"{path}: is no text in UTF-8 (byte {error.start})") from error
     if "\0" in text:
         raise UnreadableError(f"{path}: is no text")
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
         yield number, line.rstrip()
+
+
+def fields(line: str, delimiter: str) -> list[str]:
+    """The fields of a line of a table, or `BadLine`."""
+    try:
+        return [word.strip() for word in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
+    except csv.Error as error:
+        raise BadLine(str(error)) from error
 
 
 _SHAPE = re.compile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,22 @@ def load(path: Path) -> Array:
     if kind != _GRAY:
         raise UnreadableError(f"{path}: is no plain gray PNG; save the mask as gray, without alpha and palette")
     check_shape(path, (height, width))
+    _check_sums(path, data)
     try:
         return np.asarray(imagecodecs.png_decode(data))
     except (imagecodecs.PngError, ValueError, RuntimeError) as error:
         raise UnreadableError(f"{path}: is damaged ({error})") from error
+
+
+def _check_sums(path: Path, data: bytes) -> None:
+    """Every chunk's CRC, which libpng only warns about."""
+    place = len(MAGIC)
+    while place + 12 <= len(data):
+        size = struct.unpack_from(">I", data, place)[0]
+        end = place + 8 + size
+        if end + 4 > len(data) or zlib.crc32(data[place + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise UnreadableError(f"{path}: is damaged (a chunk's checksum is wrong)")
+        place = end + 4
 
 
 def dump(path: Path, image: Array) -> None:

@@ -8,13 +8,12 @@ or tab; ``#`` lines are comments. What we write holds a map whole.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...defects import DQ, TYPES, DefectMap
 from ...errors import UnreadableError, UsageError
-from .places import BadLine, Flags, Listed, Places, Sensor, comment, integer, parse, points, shape_of
+from .places import BadLine, Flags, Listed, Places, Sensor, comment, fields, integer, parse, points, shape_of
 
 SUFFIX = ".csv"
 PLANES = True
@@ -68,9 +67,9 @@ def read(path: Path, sensor: Sensor) -> Listed:
                     f"{path}: its first line must name the columns: row,col or x,y (0-based), and type, dq, plane"
                 )
             mark = delimiter(line)
-            columns = [word.strip().lower() for word in next(csv.reader([line], delimiter=mark))]
+            columns = [word.lower() for word in fields(line, mark)]
             return
-        words = [word.strip() for word in next(csv.reader([line], delimiter=mark))]
+        words = fields(line, mark)
         if len(words) != len(columns):
             raise BadLine(f"{len(words)} fields instead of {len(columns)}")
         cell = dict(zip(columns, words, strict=True))

@@ -5,7 +5,10 @@ The stored numbers count, whatever PhotometricInterpretation makes of them.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,32 @@ def keeps(flags: Flags) -> Flags:
     return untyped(flags)
 
 
+class _Complaints(logging.Handler):
+    """Collects what tifffile only logs."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def _strict(path: Path) -> Iterator[None]:
+    """Refuse a file of which tifffile logs a complaint: it reads missing strips as zeros, which here means good."""
+    logger, complaints = logging.getLogger("tifffile"), _Complaints()
+    spread, logger.propagate = logger.propagate, False
+    logger.addHandler(complaints)
+    try:
+        yield
+    finally:
+        logger.removeHandler(complaints)
+        logger.propagate = spread
+    if complaints.said:
+        raise UnreadableError(f"{path}: is damaged ({complaints.said[0]})")
+
+
 def load(path: Path) -> Array:
     """The samples of the only page.
 
@@ -36,7 +65,7 @@ def load(path: Path) -> Array:
     import tifffile
 
     try:
-        with tifffile.TiffFile(path) as file:
+        with _strict(path), tifffile.TiffFile(path) as file:
             if len(file.pages) != 1:
                 raise UnreadableError(f"{path}: has {len(file.pages)} pages; a mask has one")
             page = file.pages[0]
