@@ -168,6 +168,9 @@ def _imported(path: Path, wanted: Wanted) -> Outcome:
     listed, name = foreign.read(path, sensor, wanted.format, zero_is_bad=wanted.zero_is_bad)
     _check(path, listed, wanted)
     _check_shape(path, listed, sensor)
+    if frame is not None and len(listed.planes) == 1 < frame.planes and set(frame.shapes) == {sensor.shape}:
+        said = f"it speaks of one plane; its pixels count as bad in all {frame.planes} planes of the frame"
+        listed = replace(listed, planes=listed.planes * frame.planes, notes=(*listed.notes, said))
     notes = [*listed.notes, *(f"left out: {problem}" for problem in listed.problems)]
     if not wanted.common.dry_run:
         cards = [("FPXFROM", name, "format that this mask was imported from")]

@@ -127,3 +127,15 @@ def test_mask_images_of_either_polarity(run, tmp_path):
     assert code == 1 and "--zero-is-bad" in err and not (tmp_path / "a.mask.fits").exists()
     assert run("maps", "import", "awe.fits", "--zero-is-bad", "--out", "a.mask.fits")[0] == 0
     assert [tuple(p) for p in np.argwhere(maps.read_mask(tmp_path / "a.mask.fits").planes[0].bad)] == [(2, 3)]
+
+
+def test_a_list_holds_for_all_planes_of_rgb(run, tmp_path):
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "rgb.tif", np.full((12, 14, 3), 500, np.uint16), photometric="rgb")
+    (tmp_path / "l.lst").write_text("P 3 0 H\n")
+    code, _, err = run("maps", "import", "l.lst", "--like", "rgb.tif", "--out", "m.mask.fits")
+    assert code == 0 and "all 3 planes" in err
+    planes = maps.read_mask(tmp_path / "m.mask.fits").planes
+    assert [np.argwhere(plane.bad).tolist() for plane in planes] == [[[0, 3]]] * 3
+    assert run("correct", "rgb.tif", "--map", "m.mask.fits", "--method", "median")[0] == 0

@@ -79,22 +79,24 @@ def _names(table: Any) -> dict[int, str]:
 
 def _translated(data: Array, names: dict[int, str], lost: dict[str, int]) -> DefectMap:
     """The bits by name; what fixpix has no bit for is OTHER_BAD_PIXEL, and what is not to be avoided is good."""
-    raw = data.astype(np.int64) & 0xFFFFFFFF
+    places = np.flatnonzero(data)
+    words = data.reshape(-1)[places].astype(np.int64) & 0xFFFFFFFF
     bits = {name: bit for bit, name in names.items()}
-    avoid = raw >> bits["DO_NOT_USE"] & 1 if "DO_NOT_USE" in bits else np.zeros_like(raw)
-    flags = np.zeros(raw.shape, np.int32)
+    avoid = (words >> bits["DO_NOT_USE"] & 1 == 1) if "DO_NOT_USE" in bits else np.zeros(len(words), bool)
+    flags = np.zeros(len(words), np.int32)
     for bit in range(32):
-        there = (raw >> bit & 1).astype(bool)
+        there = words >> bit & 1 == 1
         if not there.any():
             continue
         name = names.get(bit, f"bit {bit}")
-        own = _OWN.get(name, int(DQ.OTHER_BAD_PIXEL))
-        flags[there & (avoid == 1)] |= np.int32(own)
-        if name not in _OWN and (count := int((there & (avoid == 1)).sum())):
+        flags[there & avoid] |= np.int32(_OWN.get(name, int(DQ.OTHER_BAD_PIXEL)))
+        if name not in _OWN and (count := int((there & avoid).sum())):
             lost[f"as {name}"] = lost.get(f"as {name}", 0) + count
-        if count := int((there & (avoid == 0)).sum()):
+        if count := int((there & ~avoid).sum()):
             lost[name] = lost.get(name, 0) + count
-    return DefectMap(flags)
+    plane = DefectMap.empty((data.shape[0], data.shape[1]))
+    plane.dq.reshape(-1)[places] = flags
+    return plane
 
 
 def _notes(lost: dict[str, int]) -> list[str]:

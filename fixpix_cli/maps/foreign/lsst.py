@@ -11,10 +11,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-
 from ...defects import DQ, DefectMap
-from .places import BadLine, Flags, Listed, Places, Sensor, boxes, brightness, comment, fields, integer, parse, shape_of
+from .places import (
+    BadLine,
+    Flags,
+    Listed,
+    Places,
+    Sensor,
+    as_kept,
+    boxes,
+    brightness,
+    comment,
+    fields,
+    integer,
+    parse,
+    shape_of,
+)
 
 SUFFIX = ".ecsv"
 HEAD = "# %ECSV"
@@ -46,11 +58,6 @@ def flags_of(word: str) -> int:
     return _FLAGS[word.strip()]
 
 
-def kept(plane: DefectMap) -> Flags:
-    """(H, W) flags as LSST can hold them."""
-    return keeps(np.where(plane.bad, plane.dq, 0).astype(np.int32))
-
-
 def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     """Write the table; returns notes."""
     columns = [f"# - {{name: {name}, datatype: int64}}" for name in COLUMNS]
@@ -69,7 +76,9 @@ def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
         "# schema: astropy-2.0",
         " ".join((*COLUMNS, "reason")),
     ]
-    text += [f"{col} {row} {wide} {high} {reason(flags)}" for row, col, high, wide, flags in boxes(kept(plane))]
+    text += [
+        f"{col} {row} {wide} {high} {reason(flags)}" for row, col, high, wide, flags in boxes(as_kept(plane, keeps).dq)
+    ]
     path.write_text("\n".join([*text, ""]), encoding="utf-8", newline="\n")
     return []
 

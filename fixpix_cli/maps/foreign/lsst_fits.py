@@ -17,8 +17,8 @@ import numpy as np
 from ...defects import DefectMap
 from ...errors import UnreadableError
 from .fits_mask import opened
-from .lsst import COLUMNS, add, boxes, flags_of, keeps, kept, reason
-from .places import BadLine, Listed, Places, Problem, Sensor, check_shape, shape_of
+from .lsst import COLUMNS, add, flags_of, keeps, reason
+from .places import BadLine, Listed, Places, Problem, Sensor, as_kept, boxes, check_shape, shape_of
 
 SUFFIX = ".fits"
 REGION = ("X", "Y", "SHAPE", "R")
@@ -29,7 +29,7 @@ def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     """Write the tables; returns notes."""
     from astropy.io import fits
 
-    found = boxes(kept(plane))
+    found = boxes(as_kept(plane, keeps).dq)
     numbers = np.array([(col, row, wide, high) for row, col, high, wide, _ in found], np.int64).reshape(-1, 4)
     columns = [fits.Column(name, "K", array=numbers[:, n]) for n, name in enumerate(COLUMNS)]
     words = np.array([reason(flags) for *_, flags in found], "U16")
@@ -67,9 +67,11 @@ def read(path: Path, sensor: Sensor) -> Listed:
         total: Listed | None = None
         for table in tables[:2]:
             places = Places(path)
-            for number, row in enumerate(table.data, 1):
+            names = table.columns.names
+            columns = [np.asarray(table.data[name]).tolist() for name in names]
+            for number, cells in enumerate(zip(*columns, strict=True), 1):
                 try:
-                    _take(places, number, row, table.columns.names)
+                    _take(places, number, dict(zip(names, cells, strict=True)), names)
                 except BadLine as error:
                     places.problems.append(Problem(number, f"{error} (row of the table)"))
             listed = places.listed(shape)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...defects import DQ, DefectMap
 from ...errors import UnreadableError, UnusableError
-from .places import Flags, Listed, Sensor, check_shape
+from .places import Flags, Listed, Sensor, as_kept, check_shape
 
 SUFFIX = ".nxs"
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -42,11 +42,14 @@ def keeps(flags: Flags) -> Flags:
 def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     """Write the mask; returns notes."""
     h5py = _h5py()
-    kept = keeps(np.where(plane.bad, plane.dq, 0).astype(np.int32))
-    mask = np.zeros(kept.shape, np.uint32)
+    kept = as_kept(plane, keeps).dq
+    places = np.flatnonzero(kept)
+    flags = kept.reshape(-1)[places]
+    words = np.where(flags == int(DQ.DO_NOT_USE), np.uint32(1 << _USER), np.uint32(0))
     for flag, bit in BITS.items():
-        mask[(kept & int(flag)) != 0] |= np.uint32(1 << bit)
-    mask[(kept == int(DQ.DO_NOT_USE))] |= np.uint32(1 << _USER)
+        words |= np.where((flags & int(flag)) != 0, np.uint32(1 << bit), np.uint32(0))
+    mask = np.zeros(kept.shape, np.uint32)
+    mask.reshape(-1)[places] = words
     with h5py.File(path, "w") as file:
         group = file
         for name, kind in (("entry", "NXentry"), ("instrument", "NXinstrument"), ("detector", "NXdetector")):
@@ -80,16 +83,20 @@ def read(path: Path, sensor: Sensor) -> Listed:
             if len(found[0].shape) != 2 or found[0].dtype.kind not in "iu":
                 raise UnreadableError(f"{path}: its pixel_mask is {found[0].dtype} of shape {found[0].shape}")
             check_shape(path, found[0].shape)
-            mask = found[0][()].astype(np.int64) & 0xFFFFFFFF
+            mask = np.asarray(found[0][()])
     except UnreadableError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise UnreadableError(f"{path}: is no readable HDF5 file ({str(error) or type(error).__name__})") from error
-    bad = (mask & _BAD) != 0
+    places = np.flatnonzero(mask)
+    words = mask.reshape(-1)[places].astype(np.int64) & 0xFFFFFFFF
+    bad = (words & _BAD) != 0
     flags = np.where(bad, int(DQ.DO_NOT_USE), 0)
     for flag, bit in (*BITS.items(), (DQ.OTHER_BAD_PIXEL, _GAP)):
-        flags |= np.where(bad & (mask >> bit & 1 == 1), int(flag), 0)
-    return Listed((DefectMap(flags.astype(np.int32)),), notes=tuple(_notes(mask, bad)))
+        flags |= np.where(bad & (words >> bit & 1 == 1), int(flag), 0)
+    plane = DefectMap.empty((mask.shape[0], mask.shape[1]))
+    plane.dq.reshape(-1)[places] = flags
+    return Listed((plane,), notes=tuple(_notes(words, bad)))
 
 
 def _notes(mask: Any, bad: Any) -> list[str]:

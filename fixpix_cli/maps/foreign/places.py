@@ -391,6 +391,14 @@ def points(plane: DefectMap) -> Iterator[tuple[int, int, int]]:
     yield from zip(rows.tolist(), cols.tolist(), plane.dq[rows, cols].tolist(), strict=True)
 
 
+def as_kept(plane: DefectMap, keeps: Callable[[Flags], Flags]) -> DefectMap:
+    """The plane with the flags that a format keeps, on bad pixels only."""
+    places = np.flatnonzero(plane.bad)
+    whole = DefectMap.empty((plane.dq.shape[0], plane.dq.shape[1]))
+    whole.dq.reshape(-1)[places] = keeps(plane.dq.reshape(-1)[places])
+    return whole
+
+
 def brightness(flags: Flags, bright: int, dark: int) -> Flags:
     """Flags of a format that tells bright from dark only: `bright`, `dark`, or no type where it is neither or both."""
     is_bright, is_dark = (flags & BRIGHT) != 0, (flags & DARK) != 0

@@ -14,8 +14,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ...defects import DQ, DefectMap
 from .places import (
     BadLine,
@@ -23,6 +21,7 @@ from .places import (
     Listed,
     Places,
     Sensor,
+    as_kept,
     brightness,
     comment,
     cut,
@@ -47,7 +46,7 @@ def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     """Write the list; returns notes."""
     shape = (plane.dq.shape[0], plane.dq.shape[1])
     area, _ = visible(sensor, shape)
-    inside, notes = cut(DefectMap(keeps(np.where(plane.bad, plane.dq, 0).astype(np.int32))), area)
+    inside, notes = cut(as_kept(plane, keeps), area)
     bottom = area.bottom - area.top - 1
     text = [f"# {comment(shape, area)}\n"]
     for row, col, flags in points(inside):
