@@ -9,7 +9,7 @@ import pytest
 from fixpix_cli.defects import DQ, TYPES, DefectMap
 from fixpix_cli.errors import FixpixError, MismatchError, RefusedError, UnreadableError, UsageError
 from fixpix_cli.maps import foreign
-from fixpix_cli.maps.foreign import places
+from fixpix_cli.maps.foreign import shapes
 from fixpix_cli.mosaic import Area
 
 HAVE_H5PY = __import__("importlib.util").util.find_spec("h5py") is not None
@@ -335,7 +335,7 @@ def test_boxes_are_few():
     """A whole column is one box, not a thousand."""
     bad = np.zeros((1000, 50), bool)
     bad[:, 7] = bad[3:5, 20:30] = True
-    assert [box[:4] for box in places.boxes(DefectMap.of(bad).dq)] == [(0, 7, 1000, 1), (3, 20, 2, 10)]
+    assert [box[:4] for box in shapes.boxes(DefectMap.of(bad).dq)] == [(0, 7, 1000, 1), (3, 20, 2, 10)]
 
 
 # ---------------------------------------------------------------- real files

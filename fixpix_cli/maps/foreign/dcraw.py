@@ -14,21 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...defects import DefectMap
-from .places import (
-    BadLine,
-    Flags,
-    Listed,
-    Places,
-    Sensor,
-    comment,
-    cut,
-    integer,
-    listed_in_area,
-    parse,
-    points,
-    untyped,
-    visible,
-)
+from .area import cut, listed_in_area, visible
+from .places import Flags, Listed, Places, Sensor, untyped
+from .shapes import points
+from .text import BadLine, comment, integer, parse
 
 SUFFIX = ".badpixels"
 _YEAR_9999 = 253_370_764_800

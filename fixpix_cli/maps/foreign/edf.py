@@ -15,7 +15,8 @@ import numpy as np
 from ...defects import DefectMap
 from ...errors import UnreadableError
 from ...mosaic import Array
-from .places import Flags, Listed, Sensor, check_shape, from_image, untyped
+from .image import from_image
+from .places import Flags, Listed, Sensor, check_shape, untyped
 
 SUFFIX = ".edf"
 IMAGE = True

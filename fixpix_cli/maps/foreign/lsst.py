@@ -12,21 +12,9 @@ import json
 from pathlib import Path
 
 from ...defects import DQ, DefectMap
-from .places import (
-    BadLine,
-    Flags,
-    Listed,
-    Places,
-    Sensor,
-    as_kept,
-    boxes,
-    brightness,
-    comment,
-    fields,
-    integer,
-    parse,
-    shape_of,
-)
+from .places import Flags, Listed, Places, Sensor, as_kept, brightness
+from .shapes import boxes
+from .text import BadLine, comment, fields, integer, parse, shape_of
 
 SUFFIX = ".ecsv"
 HEAD = "# %ECSV"

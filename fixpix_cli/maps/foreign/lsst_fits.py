@@ -18,7 +18,9 @@ from ...defects import DefectMap
 from ...errors import UnreadableError
 from .fits_mask import opened
 from .lsst import COLUMNS, add, flags_of, keeps, reason
-from .places import BadLine, Listed, Places, Problem, Sensor, as_kept, boxes, check_shape, shape_of
+from .places import Listed, Places, Problem, Sensor, as_kept, check_shape
+from .shapes import boxes
+from .text import BadLine, shape_of
 
 SUFFIX = ".fits"
 REGION = ("X", "Y", "SHAPE", "R")

@@ -10,7 +10,8 @@ import numpy as np
 from ...defects import DefectMap
 from ...errors import UnreadableError
 from ...mosaic import Array
-from .places import Flags, Listed, Sensor, from_image, untyped
+from .image import from_image
+from .places import Flags, Listed, Sensor, untyped
 
 SUFFIX = ".npy"
 IMAGE = True

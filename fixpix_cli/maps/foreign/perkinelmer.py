@@ -17,7 +17,9 @@ import numpy as np
 
 from ...defects import DQ, DefectMap
 from ...errors import UnreadableError
-from .places import BadLine, Flags, Listed, Places, Problem, Sensor, check_shape, integer, points
+from .places import Flags, Listed, Places, Problem, Sensor, check_shape
+from .shapes import points
+from .text import BadLine, integer
 
 SUFFIX = ".bpm.xml"
 #: (row, col) offset of each bit of Mask.

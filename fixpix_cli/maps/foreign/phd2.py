@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...defects import DefectMap
-from .places import BadLine, Flags, Listed, Places, Sensor, comment, integer, parse, points, shape_of, untyped
+from .places import Flags, Listed, Places, Sensor, untyped
+from .shapes import points
+from .text import BadLine, comment, integer, parse, shape_of
 
 SUFFIX = ".txt"
 HEAD = "# PHD2 Defect Map v1"

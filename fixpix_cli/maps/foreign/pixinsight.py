@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ...defects import DefectMap
-from .places import BadLine, Flags, Listed, Places, Sensor, integer, parse, runs, shape_of, untyped
+from .places import Flags, Listed, Places, Sensor, untyped
+from .shapes import runs
+from .text import BadLine, integer, parse, shape_of
 
 SUFFIX = ".txt"
 

@@ -13,7 +13,8 @@ import numpy as np
 from ...defects import DefectMap
 from ...errors import UsageError
 from . import fits_mask, png, tiff
-from .places import Flags, Listed, Sensor, from_image, untyped
+from .image import from_image
+from .places import Flags, Listed, Sensor, untyped
 
 SUFFIX = ".fits"
 IMAGE = True

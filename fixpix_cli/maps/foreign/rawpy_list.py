@@ -11,8 +11,9 @@ import numpy as np
 
 from ...defects import DefectMap
 from ...errors import UnreadableError
+from .area import cut, listed_in_area, visible
 from .npy import load
-from .places import Flags, Listed, Places, Sensor, cut, listed_in_area, untyped, visible
+from .places import Flags, Listed, Places, Sensor, untyped
 
 SUFFIX = ".npy"
 

@@ -14,21 +14,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...defects import DefectMap
-from .places import (
-    BadLine,
-    Flags,
-    Listed,
-    Places,
-    Sensor,
-    comment,
-    cut,
-    integer,
-    listed_in_area,
-    parse,
-    points,
-    untyped,
-    visible,
-)
+from .area import cut, listed_in_area, visible
+from .places import Flags, Listed, Places, Sensor, untyped
+from .shapes import points
+from .text import BadLine, comment, integer, parse
 
 SUFFIX = ".badpixels"
 #: Makes that RawTherapee shortens to this (rtengine/imagedata.cc).

@@ -15,23 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...defects import DQ, DefectMap
-from .places import (
-    BadLine,
-    Flags,
-    Listed,
-    Places,
-    Sensor,
-    as_kept,
-    brightness,
-    comment,
-    cut,
-    embedded,
-    integer,
-    parse,
-    points,
-    shape_of,
-    visible,
-)
+from .area import cut, embedded, visible
+from .places import Flags, Listed, Places, Sensor, as_kept, brightness
+from .shapes import points
+from .text import BadLine, comment, integer, parse, shape_of
 
 SUFFIX = ".lst"
 _UNKNOWN = "assumed FITS frames, whose rows Siril counts from the last one; --like FRAME tells"

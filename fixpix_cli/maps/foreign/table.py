@@ -13,7 +13,9 @@ from pathlib import Path
 
 from ...defects import DQ, TYPES, DefectMap
 from ...errors import UnreadableError, UsageError
-from .places import BadLine, Flags, Listed, Places, Sensor, comment, fields, integer, parse, points, shape_of
+from .places import Flags, Listed, Places, Sensor
+from .shapes import points
+from .text import BadLine, comment, fields, integer, parse, shape_of
 
 SUFFIX = ".csv"
 PLANES = True
