@@ -7,10 +7,26 @@ import pytest
 from conftest import ROOT, write_fits
 
 from fixpix_cli import maps
+from fixpix_cli.cli import main
 from fixpix_cli.defects import DQ, DefectMap
 from fixpix_cli.maps import foreign
 
 STARS = ROOT / "samples/lights/stars.fits"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """The command line in this process, which starts faster: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FIXPIX_STORE", str(tmp_path / "store"))
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as left:
+            main(list(map(str, arguments)))
+        out, err = capsys.readouterr()
+        return left.value.code or 0, out, err
+
+    return call
 
 
 @pytest.fixture(scope="module")

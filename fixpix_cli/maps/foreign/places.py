@@ -130,7 +130,7 @@ class Places:
                 repeated.append(line)
             part |= np.int32(flags)
         if repeated:
-            self.notes.append(f"{len(repeated)} lines repeat pixels of lines before them ({_some(repeated)})")
+            self.notes.append(f"pixels of lines before them are repeated by {_some(repeated)}")
         self.problems.sort(key=lambda problem: problem.line)
         return tuple(planes)
 
@@ -142,7 +142,8 @@ class Places:
 
 def _some(numbers: list[int]) -> str:
     shown = ", ".join(map(str, numbers[:10]))
-    return f"{'line' if len(numbers) == 1 else 'lines'} {shown}{', ...' if len(numbers) > 10 else ''}"
+    more = f" and {len(numbers) - 10} more" if len(numbers) > 10 else ""
+    return f"{'line' if len(numbers) == 1 else 'lines'} {shown}{more}"
 
 
 def check_shape(path: Path, shape: tuple[int, int]) -> tuple[int, int]:
