@@ -18,9 +18,10 @@ FLOORS = {
 }  # fmt: skip
 KEEPERS = {
     "rawpy": {"files/raw.py"},
-    "tifffile": {"files/raw.py"},
-    "imagecodecs": {"files/segments.py", "files/raw.py", "files/png.py"},
-    "astropy": {"files/fits_io.py", "maps/fitsmap.py"},
+    "tifffile": {"files/raw.py", "maps/foreign/tiff.py"},
+    "imagecodecs": {"files/segments.py", "files/raw.py", "files/png.py", "maps/foreign/png.py"},
+    "astropy": {"files/fits_io.py", "maps/fitsmap.py", "maps/foreign/fits_mask.py", "maps/foreign/lsst_fits.py"},
+    "h5py": {"maps/foreign/nexus.py"},
     "onnxruntime": {"nets/sessions.py"},
     "platformdirs": {"cli/options.py"},
 }

@@ -6,9 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+from . import hub
 from . import options as o
 
 app = typer.Typer(help="Look at the cameras' defect maps.", no_args_is_help=True, rich_markup_mode=None)
+app.command("export")(hub.export)
+app.command("import")(hub.import_)
 
 
 @app.command("list")
