@@ -32,7 +32,7 @@ import numpy as np
 from ..cfa import Cfa, Offset
 from ..mosaic import Array, Bool, Float32, Mosaic
 from ..repair import by_position, usable
-from ..tiles import neighbours, windows
+from ..tiles import neighbours, whole_windows, windows
 
 #: Version of the input contract below; a model's card names the one it was trained with.
 NORMALISATION = 2
@@ -44,6 +44,8 @@ KINDS = ("mono", "green", "other")
 _LIMIT = 8.0
 _FILLED_WEIGHT = 0.25
 _ERROR_SHARE = 0.25
+#: Samples that are worked on at once where a pass over a frame would otherwise wait for memory.
+_IN_CACHE, _WINDOWS = 1 << 16, 1 << 11
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def fill(mosaic: Mosaic, bad: Bool) -> Filled:
     if regime.fit == "held out":
         known = good & (np.random.default_rng(0).random(good.shape) >= _HELD_OUT)
     holes = _Holes.of(mosaic.cfa, known)
-    truth = above.copy()
+    truth = above if known is good else above.copy()  # only good pixels of it are looked at
     first = _first(above, known, holes)
     above[holes.rows, holes.cols] = first
     weights: dict[Offset, _Weights] = {}
@@ -167,15 +169,46 @@ def fill(mosaic: Mosaic, bad: Bool) -> Filled:
 
 def _levelled(mosaic: Mosaic, good: Bool) -> tuple[Float32, dict[Offset, float]]:
     """Samples less the mean of the good pixels of their tile position, 0 in holes; and the means, DN."""
-    above = np.zeros(mosaic.shape, np.float32)
-    overall = float(mosaic.samples[good].mean(dtype=np.float64)) if good.any() else 0.0
-    level = {}
-    for r, c in mosaic.cfa.positions:
-        plane = (slice(r, None, mosaic.cfa.period[0]), slice(c, None, mosaic.cfa.period[1]))
-        values, ok = mosaic.samples[plane], good[plane]
-        level[r, c] = float(values[ok].mean(dtype=np.float64)) if ok.any() else overall
-        above[plane] = np.where(ok, values - level[r, c], 0.0)
+    samples, (pr, pc), (height, width) = mosaic.samples, mosaic.cfa.period, mosaic.shape
+    holes = np.flatnonzero(~good)
+    means = _means(mosaic, good, holes)
+    overall = 0.0
+    if None in means.values() and good.any():
+        overall = float(samples[good].mean(dtype=np.float64))
+    level = {position: overall if mean is None else mean for position, mean in means.items()}
+    # In the type in which an array of this type less a number is computed.
+    table = np.array([[level[r, c] for c in range(pc)] for r in range(pr)], np.result_type(samples.dtype, 0.0))
+    across = np.tile(table, (1, -(-width // pc)))[:, :width]
+    above = np.empty(mosaic.shape, np.float32)
+    step = pr * max(1, _IN_CACHE // width)
+    for r in range(pr):
+        for top in range(r, height, step):
+            band = slice(top, top + step - r, pr)
+            above[band] = samples[band] - across[r]
+    above.reshape(-1)[holes] = 0.0
     return above, level
+
+
+def _means(mosaic: Mosaic, good: Bool, holes: Array) -> dict[Offset, float | None]:
+    """Mean of the good pixels of each tile position, DN; None where there is none. `holes` are the others' places."""
+    samples, (pr, pc), (height, width) = mosaic.samples, mosaic.cfa.period, mosaic.shape
+    found: dict[Offset, float | None] = {}
+    if samples.dtype.kind not in "iu" or samples.dtype.itemsize > 2 or height >= 1 << 16:
+        for r, c in mosaic.cfa.positions:
+            values, ok = samples[r::pr, c::pc], good[r::pr, c::pc]
+            found[r, c] = float(values[ok].mean(dtype=np.float64)) if ok.any() else None
+        return found
+    # Sums of short integers are exact in any order: those of all columns, less the holes'.
+    rows, cols = holes // width, holes % width
+    missing = samples[rows, cols].astype(np.int64)
+    for r in range(pr):
+        columns = samples[r::pr].sum(axis=0, dtype=np.int32 if samples.dtype.kind == "i" else np.uint32)
+        for c in range(pc):
+            here = (rows % pr == r) & (cols % pc == c)
+            count = len(range(r, height, pr)) * len(range(c, width, pc)) - np.count_nonzero(here)
+            total = int(columns[c::pc].sum(dtype=np.int64)) - int(missing[here].sum())
+            found[r, c] = total / count if count else None
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,34 +263,71 @@ def _fit_all(
     truth: Float32, above: Float32, good: Bool, known: Bool, cfa: Cfa, regime: Regime
 ) -> dict[Offset, _Weights]:
     """The linear prediction of every tile position, fitted on this frame."""
-    source = good & ~known if regime.fit == "held out" else good
-    allowed = known if regime.fit == "complete" else np.broadcast_to(True, good.shape)
-    fitted = {}
-    for r, c in cfa.positions:
-        plane = source[r :: cfa.period[0], c :: cfa.period[1]]
+    pixels = {p: _spread(good, known, p, cfa, regime) for p in cfa.positions}
+    radius = regime.radius
+    barred = _near(known, radius) if regime.fit == "complete" else None
+    scratch = np.empty((max(len(rows) for rows, _ in pixels.values()), len(around(radius))), np.float64)
+    return {p: _fit(truth, above, barred, rows, cols, radius, scratch) for p, (rows, cols) in pixels.items()}
+
+
+def _spread(good: Bool, known: Bool, position: Offset, cfa: Cfa, regime: Regime) -> tuple[Array, Array]:
+    """Rows and columns of at most about `regime.pixels` pixels of a tile position to fit on, evenly spread."""
+    (r, c), (pr, pc) = position, cfa.period
+    plane = good[r::pr, c::pc]
+    if regime.fit == "held out":
+        plane = plane & ~known[r::pr, c::pc]
         flat = np.flatnonzero(plane)
         flat = flat[:: max(1, len(flat) // regime.pixels)]
-        width = max(1, plane.shape[1])
-        rows, cols = flat // width * cfa.period[0] + r, flat % width * cfa.period[1] + c
-        fitted[r, c] = _fit(truth, above, allowed, rows, cols, regime.radius)
-    return fitted
+    else:  # the n-th good pixel lies behind n good ones and the holes before it
+        bad = np.flatnonzero(~plane)
+        count = plane.size - len(bad)
+        number = np.arange(0, count, max(1, count // regime.pixels))
+        flat = number + np.searchsorted(bad - np.arange(len(bad)), number, "right")
+    width = max(1, plane.shape[1])
+    return flat // width * pr + r, flat % width * pc + c
 
 
-def _fit(truth: Float32, above: Float32, allowed: Bool, rows: Array, cols: Array, radius: int) -> _Weights:
-    """Least squares of the pixels (rows, cols) on their neighbours."""
-    offsets = around(radius)
-    x, ok = neighbours(above, allowed, rows, cols, offsets)
-    complete = ok.all(axis=1)
-    if np.count_nonzero(complete) < 4 * len(offsets):
+def _near(known: Bool, radius: int) -> Bool:
+    """(H, W) bool: the square around a pixel holds a hole or leaves the frame."""
+    near = np.zeros(known.shape, bool)
+    flat, (height, width) = near.reshape(-1), known.shape
+    rows, cols = np.divmod(np.flatnonzero(~known), width)
+    for dr in range(-radius, radius + 1):
+        for dc in range(-radius, radius + 1):
+            flat[np.clip(rows + dr, 0, height - 1) * width + np.clip(cols + dc, 0, width - 1)] = True
+    near[:radius] = near[height - radius :] = near[:, :radius] = near[:, width - radius :] = True
+    return near
+
+
+def _fit(
+    truth: Float32, above: Float32, barred: Bool | None, rows: Array, cols: Array, radius: int, scratch: Array
+) -> _Weights:
+    """Least squares of the pixels (rows, cols) on their neighbours, without those whose window is `barred`.
+
+    `scratch` is room for (N, K) float64 values, used again and again: new memory costs as much as the arithmetic.
+    """
+    height, width = above.shape
+    if barred is None:
+        kept = (rows >= radius) & (rows < height - radius) & (cols >= radius) & (cols < width - radius)
+    else:
+        kept = ~barred[rows, cols]
+    count = np.count_nonzero(kept)
+    if count < 4 * len(around(radius)):
         known = truth[rows, cols].astype(np.float64)
         return _Weights(None, float(np.std(known)) if len(known) else 0.0)
-    x = x[complete].astype(np.float64)
-    y = truth[rows[complete], cols[complete]].astype(np.float64)
+    rows, cols = rows[kept], cols[kept]
+    x = scratch[:count]
+    for start in range(0, count, _WINDOWS):
+        part = slice(start, start + _WINDOWS)
+        cells = whole_windows(above, rows[part], cols[part], radius)
+        middle = cells.shape[1] // 2
+        x[part, :middle], x[part, middle:] = cells[:, :middle], cells[:, middle + 1 :]
+    y = truth[rows, cols].astype(np.float64)
     gram = x.T @ x
-    ridge = 1e-7 * np.trace(gram) / len(offsets)
+    ridge = 1e-7 * np.trace(gram) / x.shape[1]
     if ridge <= 0:
         return _Weights(None, 0.0)
-    weights = np.linalg.solve(gram + ridge * np.eye(len(offsets)), x.T @ y)
+    weights = np.linalg.solve(gram + ridge * np.eye(x.shape[1]), x.T @ y)
     return _Weights(weights, float(np.sqrt(np.mean((x @ weights - y) ** 2))))
 
 
@@ -265,12 +335,11 @@ def _predict(above: Float32, holes: _Holes, weights: dict[Offset, _Weights], fir
     """(N,) new estimates of the holes; beyond the frame the hole's own first estimate stands in."""
     out = first.copy()
     offsets = around(radius)
-    inside = np.broadcast_to(True, above.shape)
     for position, index in holes.groups:
         w = weights[position].values
         if w is None:
             continue
-        v, ok = neighbours(above, inside, holes.rows[index], holes.cols[index], offsets)
+        v, ok = neighbours(above, None, holes.rows[index], holes.cols[index], offsets)
         out[index] = np.where(ok, v, first[index][:, None]) @ w.astype(np.float32)
     return out
 
@@ -321,8 +390,8 @@ def encode(filled: Filled, rows: Array, cols: Array, radius: int) -> tuple[Float
 
 def _encode(filled: Filled, position: Offset, rows: Array, cols: Array, radius: int) -> tuple[Float32, Array]:
     cells = (2 * radius + 1) ** 2
-    values, inside = windows(filled.samples, np.broadcast_to(True, filled.good.shape), rows, cols, radius)
-    _, good = windows(filled.good, filled.good, rows, cols, radius)
+    values, inside = windows(filled.samples, None, rows, cols, radius)
+    good = windows(filled.good, None, rows, cols, radius)[0] & inside
     values, inside, good = (a.reshape(-1, cells) for a in (values, inside, good))
     weight = np.where(good, 1.0, _FILLED_WEIGHT).astype(np.float32) * inside
     values = values * inside
