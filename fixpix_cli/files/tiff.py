@@ -217,7 +217,7 @@ def describe(
     if white is None and cards:
         white = _positive(number_of(cards, cards, "SATURATE", "SATLEVEL"))
     if white is None:
-        white = float((1 << bits) - 1) if samples.dtype.kind == "u" and bits <= 16 else default_white(samples)
+        white = float((1 << bits) - 1) if samples.dtype.kind == "u" and bits <= 16 else default_white(Mosaic(samples))
         assumed.append(f"white {white:g}")
     packed = samples.dtype.kind == "u" and bits < 8 * samples.dtype.itemsize
     limit = float((1 << bits) - 1) if packed else None
