@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -118,6 +117,8 @@ def in_tiles(corrector: Corrector, side: int, halo: int, threads: int = 1) -> Co
             for tile in cut:
                 answer(tile)
         else:
+            from concurrent.futures import ThreadPoolExecutor
+
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(answer, cut))
         return values

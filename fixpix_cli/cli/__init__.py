@@ -6,9 +6,11 @@ Heavy libraries are imported inside the commands, so that ``--help`` is quick.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import typer
@@ -16,6 +18,10 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import FixpixError, Interrupted
+
+
+COMMANDS = ("calibrate", "detect", "correct", "inject", "evaluate", "maps", "models")
+_STYLE: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
 
 
 class Group(TyperGroup):
@@ -36,7 +42,22 @@ class Group(TyperGroup):
             raise SystemExit(1) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return ["calibrate", "detect", "correct", "inject", "evaluate", "maps", "models"]
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return _command(cmd_name) if cmd_name in COMMANDS else None
+
+
+@cache
+def _command(name: str) -> Any:
+    """One command, imported when it is asked for."""
+    module = importlib.import_module(f".{name}", __name__)
+    alone: Any = typer.Typer(**_STYLE)
+    if hasattr(module, "app"):
+        alone.add_typer(module.app, name=name)
+        return typer.main.get_group(alone).commands[name]
+    alone.command(name)(module.command)
+    return typer.main.get_command(alone)
 
 
 app = typer.Typer(
@@ -49,9 +70,7 @@ app = typer.Typer(
     "  fixpix correct lights/ --out repaired   repair them in other frames\n"
     "  fixpix correct *.dng --auto             repair without a map",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+    **_STYLE,
 )
 
 
@@ -66,14 +85,6 @@ def root(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Shared by all commands."""
-
-
-from . import calibrate, correct, detect, evaluate, inject, maps, models  # noqa: E402
-
-for module in (calibrate, detect, correct, inject, evaluate):
-    app.command(module.__name__.rpartition(".")[2])(module.command)
-app.add_typer(maps.app, name="maps")
-app.add_typer(models.app, name="models")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

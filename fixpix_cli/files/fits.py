@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import fitsheader
 from ..cfa import MONO
 from ..errors import FrameError, RefusedError, UnreadableError
 from ..mosaic import Array, Assume, Edit, Frame, Lazy, Mosaic, Stored
@@ -36,6 +37,11 @@ from .fits_words import conditions_of, default_white
 
 #: Samples per byte of a compressed file; a header that claims more is damaged.
 _MOST_PER_BYTE = 2000
+
+
+def is_plain(path: Path) -> bool:
+    """True for files that are read without astropy."""
+    return fitsheader.read(path) is not None
 
 
 def load(path: Path, assume: Assume) -> Frame:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import lzma
 import os
-import shutil
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import safe
 from ..errors import RefusedError, UnreadableError
 from ..mosaic import Array, Edit
 from . import jpegs
@@ -636,7 +636,7 @@ def _merged(rooms: list[tuple[int, int]], kept: set[int]) -> list[tuple[int, int
 def write(source: Path, temporary: Path, changes: Sequence[Patch]) -> None:
     """Copy `source`, unless it is `temporary` itself, and apply the patches."""
     if source != temporary:
-        shutil.copyfile(source, temporary)
+        safe.copy(source, temporary)
     with open(temporary, "r+b") as stream:
         for patch in sorted(changes, key=lambda p: p.place):
             stream.seek(patch.place)

@@ -56,7 +56,15 @@ def correct(
         (s.path, t, common, how, store, remembered.get(s.path), weak.get(camera_key(remembered.get(s.path))), threads)
         for s, t in zip(sources, targets, strict=True)
     ]
-    yield from workers.run(_correct_one, items, common.jobs, common.budget, lost)
+    if len(items) == 1 and _is_plain(sources[0].path, how):
+        yield workers.run_here(_correct_one, items[0], common.budget, lost)
+    else:
+        yield from workers.run(_correct_one, items, common.jobs, common.budget, lost)
+
+
+def _is_plain(path: Path, how: Repair) -> bool:
+    """True if the frame and its maps are read by nothing but our own code, as `workers.run_here` demands."""
+    return not how.auto and files.is_plain(path) and all(map(maps.is_listed, how.maps))
 
 
 def _correct_one(

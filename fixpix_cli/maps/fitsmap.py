@@ -27,6 +27,7 @@ from ..defects import DESCRIPTIONS, DQ, DefectMap
 from ..errors import MismatchError, StoreError, UnreadableError
 from ..evidence import _DTYPE, DEFAULT_THRESHOLD, FIELDS, Bin, Counted, Evidence, Tally
 from ..mosaic import Array, Conditions, Identity
+from . import sparse
 
 #: 1: no log-odds (SUPPORT, SUPPORTED, RATES); read as such, and those maps go by the mean probability alone.
 FORMAT = 2
@@ -196,6 +197,10 @@ def read_mask(path: Path) -> MaskFile:
     UnreadableError
         Not FITS, damaged, or without a DQ extension.
     """
+    with _translated(path):
+        listed = sparse.read(path)
+    if listed is not None and listed[1]:
+        return _mask_of(path, *listed)
     from astropy.io import fits
 
     with _translated(path), fits.open(path, memmap=False) as hdus:
@@ -208,12 +213,15 @@ def read_mask(path: Path) -> MaskFile:
                 raise ValueError("its DQ extension is not an integer image")
             stack = data[None] if data.ndim == 2 else data
             planes += [DefectMap(plane.astype(np.int32, copy=False)) for plane in stack]
-        header = hdus[0].header
         if not planes:
             raise UnreadableError(f"{path}: has no DQ extension; give a fixpix map, mask or truth")
-        camera = _identity(header) if "FPXMAP" in header else None
-        cards = {k: header[k] for k in header if k.startswith("FPX")}
-        return MaskFile(path, tuple(planes), str(header.get("ROWORDER", "")).strip().upper(), camera, cards)
+        return _mask_of(path, hdus[0].header, planes)
+
+
+def _mask_of(path: Path, header: Any, planes: Sequence[DefectMap]) -> MaskFile:
+    camera = _identity(header) if "FPXMAP" in header else None
+    cards = {k: header[k] for k in header if k.startswith("FPX")}
+    return MaskFile(path, tuple(planes), str(header.get("ROWORDER", "")).strip().upper(), camera, cards)
 
 
 def for_frame(
@@ -233,7 +241,7 @@ def for_frame(
     MismatchError
         Another shape or number of planes.
     """
-    have = [plane.dq.shape for plane in mask.planes]
+    have = [plane.shape for plane in mask.planes]
     if moments > 1 and have == list(shapes):
         mask = replace(mask, planes=mask.planes * moments)
         have = have * moments
