@@ -20,7 +20,7 @@ import numpy as np
 from .cfa import Offset
 from .errors import FrameError
 from .mosaic import Area, Array, Bool, Edit, Mosaic
-from .tiles import Tile, neighbours, tiles
+from .tiles import Tile, marked, neighbours, tiles
 
 #: corrector(mosaic, bad) -> (N,) float64 values, DN; bad is (H, W) bool with N pixels set
 Corrector = Callable[[Mosaic, Bool], Array]
@@ -77,8 +77,8 @@ def edit(mosaic: Mosaic, bad: Bool, corrector: Corrector) -> Edit:
 
 
 def places(bad: Bool) -> tuple[Array, Array]:
-    """Rows and columns of the pixels that are set, row by row; ten times as fast as `np.nonzero` where they are few."""
-    rows, cols = np.divmod(np.flatnonzero(bad), max(1, bad.shape[1]))
+    """Rows and columns of the pixels that are set, row by row; faster than `np.nonzero` where they are few."""
+    rows, cols = np.divmod(marked(bad), max(1, bad.shape[1]))
     return rows, cols
 
 
@@ -106,11 +106,12 @@ def in_tiles(corrector: Corrector, side: int, halo: int, threads: int = 1) -> Co
             mine = np.flatnonzero((rows >= r0) & (rows < r1) & (cols >= c0) & (cols < c1))
             if not mine.size:
                 return
-            around = inside[tile.outer]
+            around = np.ascontiguousarray(inside[tile.outer])
             area = Area(tile.outer[0].start, tile.outer[1].start, tile.outer[0].stop, tile.outer[1].stop)
-            grid = np.full(around.shape, np.nan)
-            grid[around] = corrector(light.cropped(area), around)
-            values[mine] = grid[rows[mine] - area.top, cols[mine] - area.left]
+            r, c = places(around)
+            r, c = r + area.top, c + area.left
+            # Both lists go row by row, so that what is left of one without the halo is the other.
+            values[mine] = corrector(light.cropped(area), around)[(r >= r0) & (r < r1) & (c >= c0) & (c < c1)]
 
         cut = list(tiles(light.shape, side, halo, math.lcm(*light.cfa.period, 2)))
         if threads == 1 or len(cut) == 1:

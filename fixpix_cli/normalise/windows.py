@@ -32,7 +32,7 @@ import numpy as np
 from ..cfa import Cfa, Offset
 from ..mosaic import Array, Bool, Float32, Mosaic
 from ..repair import by_position, usable
-from ..tiles import neighbours, whole_windows, windows
+from ..tiles import marked, neighbours, whole_windows, windows
 
 #: Version of the input contract below; a model's card names the one it was trained with.
 NORMALISATION = 2
@@ -138,12 +138,13 @@ def fill(mosaic: Mosaic, bad: Bool) -> Filled:
         Without any good pixel everything is 0 above level 0.
     """
     good = usable(mosaic, bad)
-    above, level = _levelled(mosaic, good)
-    regime = next(r for r in REGIMES if good.size - np.count_nonzero(good) <= r.up_to * good.size)
+    missing = marked(~good)
+    above, level = _levelled(mosaic, good, missing)
+    regime = next(r for r in REGIMES if len(missing) <= r.up_to * good.size)
     known = good
     if regime.fit == "held out":
         known = good & (np.random.default_rng(0).random(good.shape) >= _HELD_OUT)
-    holes = _Holes.of(mosaic.cfa, known)
+    holes = _Holes.of(mosaic.cfa, known, missing if known is good else np.flatnonzero(~known))
     truth = above if known is good else above.copy()  # only good pixels of it are looked at
     first = _first(above, known, holes)
     above[holes.rows, holes.cols] = first
@@ -151,7 +152,7 @@ def fill(mosaic: Mosaic, bad: Bool) -> Filled:
     moved = np.full(len(holes.rows), np.inf, np.float32)
     for number in range(regime.passes):
         if number == 0 or regime.fit != "complete":
-            weights = _fit_all(truth, above, good, known, mosaic.cfa, regime)
+            weights = _fit_all(truth, above, good, known, holes, regime)
         predicted = _predict(above, holes, weights, first, regime.radius)
         if regime.fit == "complete":
             predicted, moved = _held(above[holes.rows, holes.cols], predicted, moved)
@@ -159,7 +160,7 @@ def fill(mosaic: Mosaic, bad: Bool) -> Filled:
     if known is not good:
         hidden = good & ~known
         above[hidden] = truth[hidden]
-        last = _Holes.of(mosaic.cfa, good)
+        last = _Holes.of(mosaic.cfa, good, missing)
         first = above[last.rows, last.cols]
         for _ in range(2):
             above[last.rows, last.cols] = _predict(above, last, weights, first, regime.radius)
@@ -167,10 +168,9 @@ def fill(mosaic: Mosaic, bad: Bool) -> Filled:
     return Filled(above, good, mosaic.cfa, level, errors, values)
 
 
-def _levelled(mosaic: Mosaic, good: Bool) -> tuple[Float32, dict[Offset, float]]:
+def _levelled(mosaic: Mosaic, good: Bool, holes: Array) -> tuple[Float32, dict[Offset, float]]:
     """Samples less the mean of the good pixels of their tile position, 0 in holes; and the means, DN."""
     samples, (pr, pc), (height, width) = mosaic.samples, mosaic.cfa.period, mosaic.shape
-    holes = np.flatnonzero(~good)
     means = _means(mosaic, good, holes)
     overall = 0.0
     if None in means.values() and good.any():
@@ -221,8 +221,8 @@ class _Holes:
     cfa: Cfa
 
     @classmethod
-    def of(cls, cfa: Cfa, known: Bool) -> _Holes:
-        rows, cols = np.nonzero(~known)
+    def of(cls, cfa: Cfa, known: Bool, missing: Array) -> _Holes:
+        rows, cols = np.divmod(missing, max(1, known.shape[1]))
         return cls(rows, cols, _groups(cfa, rows, cols), cfa)
 
 
@@ -260,38 +260,38 @@ class _Weights:
 
 
 def _fit_all(
-    truth: Float32, above: Float32, good: Bool, known: Bool, cfa: Cfa, regime: Regime
+    truth: Float32, above: Float32, good: Bool, known: Bool, holes: _Holes, regime: Regime
 ) -> dict[Offset, _Weights]:
     """The linear prediction of every tile position, fitted on this frame."""
-    pixels = {p: _spread(good, known, p, cfa, regime) for p in cfa.positions}
+    pixels = {p: _spread(good, known, holes, p, regime) for p in holes.cfa.positions}
     radius = regime.radius
-    barred = _near(known, radius) if regime.fit == "complete" else None
+    barred = _near(holes, good.shape, radius) if regime.fit == "complete" else None
     scratch = np.empty((max(len(rows) for rows, _ in pixels.values()), len(around(radius))), np.float64)
     return {p: _fit(truth, above, barred, rows, cols, radius, scratch) for p, (rows, cols) in pixels.items()}
 
 
-def _spread(good: Bool, known: Bool, position: Offset, cfa: Cfa, regime: Regime) -> tuple[Array, Array]:
+def _spread(good: Bool, known: Bool, holes: _Holes, position: Offset, regime: Regime) -> tuple[Array, Array]:
     """Rows and columns of at most about `regime.pixels` pixels of a tile position to fit on, evenly spread."""
-    (r, c), (pr, pc) = position, cfa.period
+    (r, c), (pr, pc) = position, holes.cfa.period
     plane = good[r::pr, c::pc]
+    width = max(1, plane.shape[1])
     if regime.fit == "held out":
-        plane = plane & ~known[r::pr, c::pc]
-        flat = np.flatnonzero(plane)
+        flat = np.flatnonzero(plane & ~known[r::pr, c::pc])
         flat = flat[:: max(1, len(flat) // regime.pixels)]
     else:  # the n-th good pixel lies behind n good ones and the holes before it
-        bad = np.flatnonzero(~plane)
+        here = (holes.rows % pr == r) & (holes.cols % pc == c)
+        bad = holes.rows[here] // pr * width + holes.cols[here] // pc
         count = plane.size - len(bad)
         number = np.arange(0, count, max(1, count // regime.pixels))
         flat = number + np.searchsorted(bad - np.arange(len(bad)), number, "right")
-    width = max(1, plane.shape[1])
     return flat // width * pr + r, flat % width * pc + c
 
 
-def _near(known: Bool, radius: int) -> Bool:
+def _near(holes: _Holes, shape: tuple[int, int], radius: int) -> Bool:
     """(H, W) bool: the square around a pixel holds a hole or leaves the frame."""
-    near = np.zeros(known.shape, bool)
-    flat, (height, width) = near.reshape(-1), known.shape
-    rows, cols = np.divmod(np.flatnonzero(~known), width)
+    near = np.zeros(shape, bool)
+    flat, (height, width) = near.reshape(-1), shape
+    rows, cols = holes.rows, holes.cols
     for dr in range(-radius, radius + 1):
         for dc in range(-radius, radius + 1):
             flat[np.clip(rows + dr, 0, height - 1) * width + np.clip(cols + dc, 0, width - 1)] = True
