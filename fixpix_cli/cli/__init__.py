@@ -6,10 +6,11 @@ Heavy libraries are imported inside the commands, so that ``--help`` is quick.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,28 +19,36 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import FixpixError, Interrupted
+from . import plain
 
 
 COMMANDS = ("calibrate", "detect", "correct", "inject", "evaluate", "maps", "models")
 _STYLE: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
 
 
-class Group(TyperGroup):
+@contextlib.contextmanager
+def told() -> Iterator[None]:
     """Turns our errors into one line on stderr and their exit codes."""
+    try:
+        yield
+    except FixpixError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped; whole files only were left behind", err=True)
+        raise SystemExit(Interrupted.exit_code) from None
+    except BrokenPipeError:
+        # The reader of our stdout has gone (fixpix ... | head).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+class Group(TyperGroup):
+    """The commands, each imported when it is asked for."""
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with told():
             return super().invoke(ctx)
-        except FixpixError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise SystemExit(error.exit_code) from None
-        except KeyboardInterrupt:
-            typer.echo("stopped; whole files only were left behind", err=True)
-            raise SystemExit(Interrupted.exit_code) from None
-        except BrokenPipeError:
-            # The reader of our stdout has gone (fixpix ... | head).
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise SystemExit(1) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -89,4 +98,15 @@ def root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``fixpix`` command."""
-    app(args=list(arguments) if arguments is not None else None)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in COMMANDS:
+        module = importlib.import_module(f".{words[0]}", __name__)
+        found = None if hasattr(module, "app") else plain.arguments(module.command, words[1:])
+        if found is not None:
+            with told():
+                try:
+                    module.command(**found)
+                except typer.Exit as done:
+                    raise SystemExit(done.exit_code) from None
+            return
+    app(args=words)
