@@ -10,6 +10,7 @@ would (`tests/test_fitsheader.py` compares them on every sample).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def _value(text: bytes) -> Any:
 
 
 def _span(header: Mapping[str, Any], *, first: bool) -> int | None:
-    """Bytes of the data with their padding (FITS standard 4.0, section 4.4.1); None where the header is not standard."""
+    """Bytes of the data with their padding (FITS standard 4.0, section 4.4.1); None: not standard."""
     kind = header.get("XTENSION")
     if first != ("SIMPLE" in header) or first == ("XTENSION" in header):
         return None
@@ -137,9 +138,6 @@ def _span(header: Mapping[str, Any], *, first: bool) -> int | None:
     axes = [header.get(f"NAXIS{n}") for n in range(1, count + 1)]
     if any(type(axis) is not int or axis < 0 for axis in axes):
         return None
-    size = 1 if axes else 0
-    for axis in axes:
-        size *= axis
+    size = math.prod(map(int, axes)) if axes else 0  # type: ignore[arg-type]
     size = abs(bitpix) // 8 * (extra + size)
     return size + -size % BLOCK
-

@@ -221,7 +221,7 @@ class Stored(Mosaic):
             object.__setattr__(self, name, value)
 
     @cached_property
-    def samples(self) -> Array:  # type: ignore[override]
+    def samples(self) -> Array:
         return np.ascontiguousarray(self.decode(self.stored))
 
     @property

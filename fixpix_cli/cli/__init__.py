@@ -21,7 +21,6 @@ from .. import __version__
 from ..errors import FixpixError, Interrupted
 from . import plain
 
-
 COMMANDS = ("calibrate", "detect", "correct", "inject", "evaluate", "maps", "models")
 _STYLE: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
 

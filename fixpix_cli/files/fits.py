@@ -260,7 +260,10 @@ def _patch(frame: Frame, edits: Sequence[Edit], mine: Sequence[int], path: Path,
     with open(path, "r+b") as stream:
         span = min(place.span, stream.seek(0, 2) - place.data)  # careless writers cut the padding
         view = np.memmap(stream, np.uint8, "r+", place.data, (span,))
-        samples, words = view[: span // stored.itemsize * stored.itemsize].view(stored), view[: span // 4 * 4].view(">u4")
+        samples, words = (
+            view[: span // stored.itemsize * stored.itemsize].view(stored),
+            view[: span // 4 * 4].view(">u4"),
+        )
         flat = np.concatenate([first for first, _ in touched])
         changed = np.sort((flat[:, None] * stored.itemsize // 4 + np.arange(max(1, stored.itemsize // 4))).reshape(-1))
         changed = changed[np.diff(changed, append=-1) != 0]  # each once (np.unique imports half of numpy)

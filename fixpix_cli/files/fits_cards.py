@@ -53,7 +53,7 @@ def replace_integer(header: bytearray, card: int, value: int) -> None:
 
 
 def ones_complement(data: Any, total: int = 0) -> int:
-    """The 32-bit ones' complement sum of FITS checksums (FITS standard 4.0, appendix J) of bytes or big-endian words."""
+    """The 32-bit ones' complement sum (FITS standard 4.0, appendix J) of bytes, or of an array of big-endian words."""
     if not isinstance(data, np.ndarray):
         data = np.frombuffer(bytes(data) + b"\0" * (-len(data) % 4) if len(data) % 4 else data, ">u4")
     total += int(data.sum(dtype=np.uint64))
@@ -89,9 +89,7 @@ def decode_checksum(text: str) -> int:
     return ~value & 0xFFFFFFFF
 
 
-def renew_checksums(
-    stream: BinaryIO, head: int, data: int, span: int, change: tuple[int, int] | None = None
-) -> None:
+def renew_checksums(stream: BinaryIO, head: int, data: int, span: int, change: tuple[int, int] | None = None) -> None:
     """Rewrite the DATASUM and CHECKSUM cards of one HDU in place, where it has them.
 
     With `change`, the sums of the words that changed as they were and as they are, an old DATASUM that the CHECKSUM

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..cfa import Cfa
 from ..errors import RefusedError, UsageError
-from ..mosaic import Array, Assume, Conditions, Identity, Mosaic
+from ..mosaic import Assume, Conditions, Identity, Mosaic
 
 _BINNING = (("YBINNING", "BINY", "CCDYBIN"), ("XBINNING", "BINX", "CCDXBIN"))
 _MODELS = ("INSTRUME", "CAMERA", "CAMMODEL", "DETECTOR")

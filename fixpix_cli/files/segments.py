@@ -266,6 +266,30 @@ def read(tree: Tree, raster: Raster, *, proven: bool = False) -> Array:
     return out[raster.stored(rows, 0)][:, raster.stored(cols, 1)]
 
 
+def mapped(tree: Tree, raster: Raster) -> Array | None:
+    """(H, W, S) samples as they lie in the file, in its byte order; None where they do not simply follow each other.
+
+    Nothing is read: the array is the memory map of the file.
+    """
+    whole = raster.bits == 8 * raster.dtype.itemsize and raster.predictor == 1 and raster.fields == (1, 1)
+    if raster.compression != NONE or not whole or raster.planar or raster.tiled:
+        return None
+    sizes = [raster.shape_of(index)[0] * raster.row_bytes for index in range(len(raster.offsets))]
+    ends = [offset + size for offset, size in zip(raster.offsets, sizes, strict=True)]
+    if tuple(ends[:-1]) != raster.offsets[1:]:
+        return None
+    shape = raster.height, raster.width, raster.samples
+    stored = raster.dtype.newbyteorder(raster.order)
+    return np.frombuffer(tree.data, stored, raster.height * raster.width * raster.samples, raster.offsets[0]).reshape(
+        shape
+    )
+
+
+def native(values: Array) -> Array:
+    """Samples of either byte order in the machine's own."""
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
 def decode(tree: Tree, raster: Raster, index: int, *, proven: bool = False) -> Array:
     """(rows, cols, S) samples of one segment; see `read`."""
     start = raster.offsets[index]
@@ -340,11 +364,11 @@ def _encode(raster: Raster, shape: tuple[int, int, int], values: Array, old: byt
 
 def _unpack(raster: Raster, data: bytes, size: int) -> bytes:
     """Undo the lossless byte compression; never more than `size` bytes and a little."""
-    import imagecodecs
-
     kind = raster.compression
     if kind == NONE:
         return data
+    import imagecodecs
+
     if kind in (DEFLATE, DEFLATE_OLD):
         return zlib.decompressobj().decompress(data, size)
     if kind == LZMA:

@@ -52,7 +52,7 @@ class Listed(DefectMap):
         return self.extent
 
     @cached_property
-    def dq(self) -> npt.NDArray[np.int32]:  # type: ignore[override]
+    def dq(self) -> npt.NDArray[np.int32]:
         dq = np.zeros(self.shape, np.int32)
         dq.reshape(-1)[self.places] = self.flags
         return dq
@@ -109,8 +109,16 @@ def _read(path: Path, *_: int) -> tuple[Mapping[str, Any], list[DefectMap]] | No
 
 #: What the header of such a DQ extension says, besides sizes.
 _LAID_OUT = {
-    **{"ZIMAGE": True, "ZCMPTYPE": "RICE_1", "ZBITPIX": 32, "NAXIS1": 8, "TFIELDS": 1, "TTYPE1": "COMPRESSED_DATA"},
-    **{"ZNAME1": "BLOCKSIZE", "ZVAL1": _BLOCK, "ZNAME2": "BYTEPIX", "ZVAL2": 4},
+    "ZIMAGE": True,
+    "ZCMPTYPE": "RICE_1",
+    "ZBITPIX": 32,
+    "NAXIS1": 8,
+    "TFIELDS": 1,
+    "TTYPE1": "COMPRESSED_DATA",
+    "ZNAME1": "BLOCKSIZE",
+    "ZVAL1": _BLOCK,
+    "ZNAME2": "BYTEPIX",
+    "ZVAL2": 4,
 }
 
 
@@ -205,7 +213,8 @@ def _split(ones: list[int], here: int, one: int, count: int, low: int) -> tuple[
 
     The last of `ones` stands behind the end of the bits: a block that reaches it is cut off.
     """
-    mapped, last = [], len(ones) - 1
+    mapped: list[int] = []
+    last = len(ones) - 1
     for _ in range(count):
         if one >= last:
             return mapped, ones[last] + 1, last
