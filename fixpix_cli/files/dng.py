@@ -103,14 +103,15 @@ def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> None:
     if table is not None:
         edits = [Edit(e.rows, e.cols, _nearest_code(table, e.values).astype(raster.dtype)) for e in edits]
     digest_now = b""
+    samples = _codes(frame) if table is None and raster.compression != segments.NONE else None
     if raster.compression == segments.JXL:
-        made = segments.encoded(tree, raster, edits)
+        made = segments.encoded(tree, raster, edits, samples)
         changes = segments.placed(tree, raster, made, repack=True)
         digest_now = _digest_of_streams(tree, raster, made)
     else:
-        changes = segments.patches(tree, raster, edits, repack=True)
+        changes = segments.patches(tree, raster, edits, repack=True, samples=samples)
     if _stored_digest(tree) and not digest_now:
-        codes = _codes(frame) if table is None else segments.read(tree, raster)
+        codes = _codes(frame).copy() if table is None else segments.read(tree, raster)
         for channel, edit in enumerate(edits):
             codes[edit.rows, edit.cols, channel] = edit.values
         digest_now = digest(codes)
@@ -119,8 +120,9 @@ def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> None:
 
 
 def _codes(frame: Frame) -> Array:
-    """(H, W, S) stored codes of a frame without linearisation table."""
-    return np.stack([mosaic.samples for mosaic in frame.mosaics], axis=-1)
+    """(H, W, S) stored codes of a frame without linearisation table; a view of the samples where there is one plane."""
+    planes = [mosaic.samples for mosaic in frame.mosaics]
+    return planes[0][..., None] if len(planes) == 1 else np.stack(planes, axis=-1)
 
 
 def annotate(source: Path, mosaics: Sequence[Mosaic], bad: Bool, temporary: Path) -> None:

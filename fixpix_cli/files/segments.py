@@ -331,7 +331,7 @@ def encode(tree: Tree, raster: Raster, index: int, values: Array) -> bytes:
     old = bytes(tree.data[start : start + raster.counts[index]])
     try:
         data = _encode(raster, raster.shape_of(index), values, old)
-        again = _decode(tree.path, raster, raster.shape_of(index), data)
+        again = _decode(tree.path, raster, raster.shape_of(index), data, proven=True)
     except (ValueError, RuntimeError, TypeError) as error:
         raise RefusedError(f"{tree.path}: a strip or tile cannot be encoded again ({error})") from error
     if again.tobytes() != np.ascontiguousarray(values).tobytes():
@@ -516,19 +516,25 @@ class Patch:
 
 
 def patches(
-    tree: Tree, raster: Raster, edits: Sequence[Edit], end: int | None = None, *, repack: bool = False
+    tree: Tree,
+    raster: Raster,
+    edits: Sequence[Edit],
+    end: int | None = None,
+    *,
+    repack: bool = False,
+    samples: Array | None = None,
 ) -> list[Patch]:
     """What to write where so that the edited pixels change; `edits` has one item per sample of a pixel.
 
     What finds no room goes to `end` (None: the end of the file). Uncompressed
     samples of whole bytes are patched one by one; other touched segments are
-    encoded again and placed (`placed` says what `repack` does).
+    encoded again and placed (`placed` says what `repack` does; `encoded` what `samples` are for).
     """
     if raster.compression == NONE and len(set(raster.offsets)) < len(raster.offsets):
         raise RefusedError(f"{tree.path}: some of its strips or tiles lie in one place; they cannot be repaired apart")
     if raster.compression == NONE and raster.bits in (8, 16, 32, 64) and raster.predictor == 1:
         return _byte_patches(raster, *_placed_edits(raster, edits))
-    return placed(tree, raster, encoded(tree, raster, edits), end, repack=repack)
+    return placed(tree, raster, encoded(tree, raster, edits, samples), end, repack=repack)
 
 
 def _placed_edits(raster: Raster, edits: Sequence[Edit]) -> tuple[Array, Array, Array, Array, Array]:
@@ -543,13 +549,22 @@ def _placed_edits(raster: Raster, edits: Sequence[Edit]) -> tuple[Array, Array, 
     return rows, cols, channel, values, index
 
 
-def encoded(tree: Tree, raster: Raster, edits: Sequence[Edit]) -> dict[int, bytes]:
-    """The touched segments with the edits in them, encoded again."""
+def encoded(tree: Tree, raster: Raster, edits: Sequence[Edit], samples: Array | None = None) -> dict[int, bytes]:
+    """The touched segments with the edits in them, encoded again.
+
+    Where the caller still has the (H, W, S) samples that `read` gave, only segments that reach beyond the image are
+    decoded once more: what lies there stays as it is.
+    """
     rows, cols, channel, values, index = _placed_edits(raster, edits)
 
     def make(segment: int) -> bytes:
-        block = decode(tree, raster, segment).copy()
         top, left = raster.corner(segment)
+        rows_, cols_, _ = raster.shape_of(segment)
+        whole = top + rows_ <= raster.height and left + cols_ <= raster.width and raster.fields == (1, 1)
+        if samples is not None and whole:
+            block = samples[top : top + rows_, left : left + cols_, raster.channels(segment)].copy()
+        else:
+            block = decode(tree, raster, segment).copy()
         mine = index == segment
         block[rows[mine] - top, cols[mine] - left, channel[mine]] = values[mine]
         return encode(tree, raster, segment, block)
