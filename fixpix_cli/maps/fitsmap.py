@@ -208,7 +208,7 @@ def read_mask(path: Path) -> MaskFile:
         for hdu in hdus:
             if hdu.name != "DQ":
                 continue
-            data = np.asarray(hdu.data)
+            data = _pixels(hdu)
             if data.dtype.kind not in "iu" or data.ndim not in (2, 3):
                 raise ValueError("its DQ extension is not an integer image")
             stack = data[None] if data.ndim == 2 else data
@@ -216,6 +216,16 @@ def read_mask(path: Path) -> MaskFile:
         if not planes:
             raise UnreadableError(f"{path}: has no DQ extension; give a fixpix map, mask or truth")
         return _mask_of(path, hdus[0].header, planes)
+
+
+def _pixels(hdu: Any) -> Array:
+    """The data of an image; what its codec raises becomes a ValueError."""
+    try:
+        return np.asarray(hdu.data)
+    except MemoryError:
+        raise
+    except Exception as error:  # the codecs raise classes of their own, which astropy does not publish
+        raise ValueError(str(error)) from error
 
 
 def _mask_of(path: Path, header: Any, planes: Sequence[DefectMap]) -> MaskFile:
