@@ -81,4 +81,3 @@ def test_a_frame_that_needs_more_memory_than_it_may_take_is_tried_in_a_worker_an
     write_fits(plain / "big.fits", np.zeros((9000, 9000), np.float64))
     code, _, err = run("correct", "big.fits", "--map", "a.mask.fits", "--max-memory", "200M")
     assert code == 1 and "big.fits" in err and "memory" in err
-
