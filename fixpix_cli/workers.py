@@ -1,10 +1,11 @@
-"""Floor 3. Where the work on frames runs: always in processes of its own, each within limits.
+"""Floor 3. Where the work on frames runs: in processes of its own, each within limits.
 
 A file from elsewhere may ask a decoder for any amount of memory or time, or
 crash it. Therefore no frame is decoded in the process that leads the run, not
 even with one job: `run` sends every item to a worker, which has a limit of
 memory, CPU time and size of its output, and it watches the clock. What a
-worker dies of is the failure of the one item that it had in hand.
+worker dies of is the failure of the one item that it had in hand. The exception
+is a single item that no decoder touches (`run_here`).
 
 `run` gives results in the order of the items. An item that needs more memory
 than its worker's share is tried again, alone, with all there is.
@@ -201,7 +202,8 @@ def run_here(
         pass
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-    return next(run(function, [item], 1, budget, lost))
+    (answer,) = run(function, [item], 1, budget, lost)
+    return answer
 
 
 @dataclass(frozen=True)
