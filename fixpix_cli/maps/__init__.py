@@ -1,17 +1,29 @@
 """Floor 2. Defect maps on disk: masks and truths, camera maps, and the store that keeps them."""
 
-from .fitsmap import CameraMap, MaskFile, dq_extensions, for_frame, read_map, read_mask, write_mask
-from .store import Store, add, key_of
+from .fitsmap import CameraMap, MaskFile, dq_extensions, for_frame, previous_of, read_map, read_mask, write_mask
+from .keeping import merge, prune, recover, remove
+from .store import Store, add, differences, key_of
+from .trend import differences_of, months, spread, trend
 
 __all__ = [
     "CameraMap",
     "MaskFile",
     "Store",
     "add",
+    "differences",
+    "differences_of",
     "dq_extensions",
     "for_frame",
     "key_of",
+    "merge",
+    "months",
+    "previous_of",
+    "prune",
     "read_map",
     "read_mask",
+    "recover",
+    "remove",
+    "spread",
+    "trend",
     "write_mask",
 ]

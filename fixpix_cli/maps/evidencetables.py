@@ -1,0 +1,162 @@
+"""Floor 2. The tables of a camera map: evidence by plane and condition bin, its parts, the frames counted.
+
+With fitsmap.py a keeper of astropy. Tables hold the suspected pixels rather
+than images of all: exact, a hundred times smaller, and the time to read them
+follows the number of defects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..evidence import Bin, Counted, Evidence, Tally
+from ..mosaic import Conditions
+from ..suspects import FIELDS, FIELDS_1, FIELDS_2, zeros
+from .parts import Part, total
+
+#: 3: levels in DN (MEASURED to FULL, PICTURES). 2: none of them; such entries are typed by their excess alone, and
+#: MEASURED counts the frames since. 1: no log-odds either (SUPPORT, SUPPORTED, RATES); those maps go by the mean
+#: probability until frames with log-odds come in, for which the older frames then count as silent. A map that is
+#: written becomes 3.
+FORMAT = 3
+VERSIONS = {1: FIELDS_1, 2: FIELDS_2, 3: FIELDS}
+
+
+def tally_hdus(evidence: Evidence, name: str, part: int | None = None) -> list[Any]:
+    """One table per plane and condition bin."""
+    from astropy.io import fits
+
+    hdus = []
+    for number, ((plane, bin_), tally) in enumerate(evidence.tallies.items(), 1):
+        columns = [fits.Column(field.upper(), "K", array=tally.entries[field]) for field in FIELDS]
+        hdu = fits.BinTableHDU.from_columns(columns)
+        hdu.header["EXTNAME"], hdu.header["EXTVER"] = name, number
+        if part is not None:
+            hdu.header["PART"] = part
+        hdu.header["PLANE"], hdu.header["NFRAMES"], hdu.header["RATES"] = plane, tally.frames, tally.rates
+        hdu.header["PICTURES"] = tally.pictures
+        for key, value in _bin_cards(bin_).items():
+            hdu.header[key] = value
+        hdus.append(hdu)
+    return hdus
+
+
+def tally_of(hdu: Any, version: int, shape: tuple[int, int]) -> tuple[tuple[int, Bin], Tally]:
+    """The tally of one table, and its plane and bin."""
+    table = hdu.data
+    entries = zeros(len(table))
+    for name in VERSIONS[version]:
+        entries[name] = table[name.upper()]
+    if len(entries) and not 0 <= entries["pixel"].min() <= entries["pixel"].max() < shape[0] * shape[1]:
+        raise ValueError("its evidence lies outside the frame")
+    counts = (int(hdu.header.get(name, 0)) for name in ("RATES", "PICTURES"))
+    key = (int(hdu.header["PLANE"]), _bin_of(hdu.header))
+    return key, Tally(shape, int(hdu.header["NFRAMES"]), entries, *counts)
+
+
+def parts_hdu(parts: Sequence[Part]) -> Any:
+    """Which parts there are."""
+    from astropy.io import fits
+
+    hdu = fits.BinTableHDU.from_columns(
+        [
+            fits.Column("WRITER", "16A", array=np.array([part.writer for part in parts], "U16")),
+            fits.Column("MONTH", "7A", array=np.array([part.month for part in parts], "U7")),
+            fits.Column("NFRAMES", "J", array=[len(part.evidence.frames) for part in parts]),
+        ]
+    )
+    hdu.header["EXTNAME"] = "PARTS"
+    return hdu
+
+
+def parts_of(hdus: Any, version: int, whole: Evidence, shape: tuple[int, int]) -> tuple[Part, ...]:
+    """The evidence in parts; they must add up to the whole."""
+    if "PARTS" not in hdus:
+        return ()
+    table, numbers = hdus["PARTS"].data, hdus["FRAMES"].data["PART"]
+    digests = [str(text).strip() for text in hdus["FRAMES"].data["DIGEST"]]
+    tallies: list[dict[tuple[int, Bin], Tally]] = [{} for _ in table]
+    if len(table) == 1:
+        tallies = [dict(whole.tallies)]
+    for hdu in hdus:
+        if hdu.name == "PART":
+            key, tally = tally_of(hdu, version, shape)
+            tallies[int(hdu.header["PART"])][key] = tally
+    parts = tuple(
+        Part(
+            str(row["WRITER"]).strip(),
+            str(row["MONTH"]).strip(),
+            Evidence(
+                tallies[number],
+                {digest: whole.frames[digest] for digest, own in zip(digests, numbers, strict=True) if own == number},
+            ),
+        )
+        for number, row in enumerate(table)
+    )
+    if total(parts) != whole:
+        raise ValueError("the parts of its evidence do not add up")
+    return parts
+
+
+def _bin_cards(bin_: Bin) -> dict[str, Any]:
+    cards = {"BINKIND": bin_.kind, "BINEXP": bin_.exposure, "BINGAIN": bin_.gain, "BINTEMP": bin_.temperature}
+    return {key: value for key, value in cards.items() if value not in (None, "")}
+
+
+def _bin_of(header: Any) -> Bin:
+    return Bin(str(header.get("BINKIND", "")), header.get("BINEXP"), header.get("BINGAIN"), header.get("BINTEMP"))
+
+
+def frames_hdu(evidence: Evidence, parts: Sequence[Part]) -> Any:
+    """The frames counted, and in which part."""
+    from astropy.io import fits
+
+    frames = list(evidence.frames.values())
+    part_of = {digest: number for number, part in enumerate(parts) for digest in part.evidence.frames}
+
+    def numbers(name: str) -> list[float]:
+        return [np.nan if (v := getattr(f.conditions, name)) is None else v for f in frames]
+
+    def text(name: str, width: int) -> Any:
+        values = [ascii_of(getattr(f.conditions, name) or "") for f in frames]
+        return fits.Column(name.upper(), f"{width}A", array=np.array(values, f"U{width}"))
+
+    hdu = fits.BinTableHDU.from_columns(
+        [
+            fits.Column("DIGEST", "64A", array=np.array([f.digest for f in frames], "U64")),
+            fits.Column("NAME", "128A", array=np.array([ascii_of(f.name)[:128] for f in frames], "U128")),
+            text("kind", 8),
+            fits.Column("EXPOSURE", "D", unit="s", array=numbers("exposure")),
+            fits.Column("GAIN", "D", array=numbers("gain")),
+            fits.Column("TEMPERATURE", "D", unit="deg_C", array=numbers("temperature")),
+            text("time", 40),
+            fits.Column("PART", "J", array=[part_of.get(frame.digest, 0) for frame in frames]),
+        ]
+    )
+    hdu.header["EXTNAME"] = "FRAMES"
+    return hdu
+
+
+def read_frames(table: Any) -> Iterator[Counted]:
+    """The frames of the FRAMES table."""
+
+    def number(value: float) -> float | None:
+        return None if np.isnan(value) else float(value)
+
+    for row in table:
+        conditions = Conditions(
+            number(row["EXPOSURE"]),
+            number(row["GAIN"]),
+            number(row["TEMPERATURE"]),
+            str(row["TIME"]).strip() or None,
+            str(row["KIND"]).strip() or None,
+        )
+        yield Counted(str(row["DIGEST"]).strip(), str(row["NAME"]).strip(), Bin.of(conditions), conditions)
+
+
+def ascii_of(text: str) -> str:
+    """FITS headers hold ASCII only; other letters are written as ``?``."""
+    return text.encode("ascii", "replace").decode()
