@@ -68,7 +68,7 @@ def root(
     """Shared by all commands."""
 
 
-from . import calibrate, correct, detect, evaluate, inject, maps, models  # noqa: E402
+from . import calibrate, correct, detect, evaluate, inject, maps, maps_change, models  # noqa: E402, F401
 
 for module in (calibrate, detect, correct, inject, evaluate):
     app.command(module.__name__.rpartition(".")[2])(module.command)

@@ -2,6 +2,7 @@
 
 from .fitsmap import CameraMap, MaskFile, dq_extensions, for_frame, previous_of, read_map, read_mask, write_mask
 from .keeping import merge, prune, recover, remove
+from .parts import month_of
 from .store import Store, add, differences, key_of
 from .trend import differences_of, months, spread, trend
 
@@ -16,6 +17,7 @@ __all__ = [
     "for_frame",
     "key_of",
     "merge",
+    "month_of",
     "months",
     "previous_of",
     "prune",

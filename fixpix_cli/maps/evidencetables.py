@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..evidence import Bin, Counted, Evidence, Tally
-from ..mosaic import Conditions
+from ..mosaic import Array, Conditions
 from ..suspects import FIELDS, FIELDS_1, FIELDS_2, zeros
 from .parts import Part, total
 
@@ -23,38 +23,64 @@ from .parts import Part, total
 #: written becomes 3.
 FORMAT = 3
 VERSIONS = {1: FIELDS_1, 2: FIELDS_2, 3: FIELDS}
+_GROUPS = ("EVIDENCE", "PART", "NFRAMES", "RATES", "PICTURES", "ENTRIES")
 
 
-def tally_hdus(evidence: Evidence, name: str, part: int | None = None) -> list[Any]:
-    """One table per plane and condition bin."""
+def tally_hdus(evidence: Evidence, parts: Sequence[Part]) -> list[Any]:
+    """One EVIDENCE table per plane and condition bin; where several parts have evidence of one, PART and GROUPS.
+
+    PART holds the entries of all such parts one after the other, GROUPS how many belong to which: a table
+    each would cost more time than what is in it.
+    """
     from astropy.io import fits
 
-    hdus = []
+    hdus, groups = [], []
     for number, ((plane, bin_), tally) in enumerate(evidence.tallies.items(), 1):
-        columns = [fits.Column(field.upper(), "K", array=tally.entries[field]) for field in FIELDS]
-        hdu = fits.BinTableHDU.from_columns(columns)
-        hdu.header["EXTNAME"], hdu.header["EXTVER"] = name, number
-        if part is not None:
-            hdu.header["PART"] = part
+        told = [n for n, part in enumerate(parts) if (plane, bin_) in part.evidence.tallies]
+        hdu = _entries_hdu(tally.entries, "EVIDENCE")
+        hdu.header["EXTVER"] = number
+        if len(told) == 1:
+            hdu.header["PART"] = (told[0], "all of it belongs to this row of PARTS")
+        else:
+            groups += [(number, n, parts[n].evidence.tallies[plane, bin_]) for n in told]
         hdu.header["PLANE"], hdu.header["NFRAMES"], hdu.header["RATES"] = plane, tally.frames, tally.rates
         hdu.header["PICTURES"] = tally.pictures
-        for key, value in _bin_cards(bin_).items():
-            hdu.header[key] = value
+        for card, value in _bin_cards(bin_).items():
+            hdu.header[card] = value
         hdus.append(hdu)
+    if groups:
+        hdus.append(_entries_hdu(np.concatenate([tally.entries for _, _, tally in groups]), "PART"))
+        counts = [(number, n, t.frames, t.rates, t.pictures, len(t.entries)) for number, n, t in groups]
+        columns = [
+            fits.Column(name, "K", array=values) for name, values in zip(_GROUPS, np.array(counts).T, strict=True)
+        ]
+        hdus.append(fits.BinTableHDU.from_columns(columns, name="GROUPS"))
     return hdus
 
 
-def tally_of(hdu: Any, version: int, shape: tuple[int, int]) -> tuple[tuple[int, Bin], Tally]:
-    """The tally of one table, and its plane and bin."""
+def _entries_hdu(entries: Array, name: str) -> Any:
+    from astropy.io import fits
+
+    return fits.BinTableHDU.from_columns(
+        [fits.Column(field.upper(), "K", array=entries[field]) for field in FIELDS], name=name
+    )
+
+
+def _entries_of(hdu: Any, version: int, shape: tuple[int, int]) -> Array:
     table = hdu.data
     entries = zeros(len(table))
     for name in VERSIONS[version]:
         entries[name] = table[name.upper()]
     if len(entries) and not 0 <= entries["pixel"].min() <= entries["pixel"].max() < shape[0] * shape[1]:
         raise ValueError("its evidence lies outside the frame")
+    return entries
+
+
+def tally_of(hdu: Any, version: int, shape: tuple[int, int]) -> tuple[tuple[int, Bin], Tally]:
+    """The tally of one EVIDENCE table, and its plane and bin."""
     counts = (int(hdu.header.get(name, 0)) for name in ("RATES", "PICTURES"))
     key = (int(hdu.header["PLANE"]), _bin_of(hdu.header))
-    return key, Tally(shape, int(hdu.header["NFRAMES"]), entries, *counts)
+    return key, Tally(shape, int(hdu.header["NFRAMES"]), _entries_of(hdu, version, shape), *counts)
 
 
 def parts_hdu(parts: Sequence[Part]) -> Any:
@@ -74,26 +100,25 @@ def parts_hdu(parts: Sequence[Part]) -> Any:
 
 def parts_of(hdus: Any, version: int, whole: Evidence, shape: tuple[int, int]) -> tuple[Part, ...]:
     """The evidence in parts; they must add up to the whole."""
-    if "PARTS" not in hdus:
-        return ()
     table, numbers = hdus["PARTS"].data, hdus["FRAMES"].data["PART"]
-    digests = [str(text).strip() for text in hdus["FRAMES"].data["DIGEST"]]
     tallies: list[dict[tuple[int, Bin], Tally]] = [{} for _ in table]
-    if len(table) == 1:
-        tallies = [dict(whole.tallies)]
+    frames: list[dict[str, Counted]] = [{} for _ in table]
+    keys: dict[int, tuple[int, Bin]] = {}
     for hdu in hdus:
-        if hdu.name == "PART":
-            key, tally = tally_of(hdu, version, shape)
-            tallies[int(hdu.header["PART"])][key] = tally
+        if hdu.name == "EVIDENCE":
+            key = keys[int(hdu.header["EXTVER"])] = (int(hdu.header["PLANE"]), _bin_of(hdu.header))
+            if "PART" in hdu.header:
+                tallies[int(hdu.header["PART"])][key] = whole.tallies[key]
+    if "GROUPS" in hdus:
+        entries, start = _entries_of(hdus["PART"], version, shape), 0
+        for number, part, *counts, size in zip(*(hdus["GROUPS"].data[name].tolist() for name in _GROUPS), strict=True):
+            n, rates, pictures = counts
+            tallies[part][keys[number]] = Tally(shape, n, entries[start : start + size], rates, pictures)
+            start += size
+    for digest, number in zip(hdus["FRAMES"].data["DIGEST"], numbers, strict=True):
+        frames[int(number)][str(digest).strip()] = whole.frames[str(digest).strip()]
     parts = tuple(
-        Part(
-            str(row["WRITER"]).strip(),
-            str(row["MONTH"]).strip(),
-            Evidence(
-                tallies[number],
-                {digest: whole.frames[digest] for digest, own in zip(digests, numbers, strict=True) if own == number},
-            ),
-        )
+        Part(str(row["WRITER"]).strip(), str(row["MONTH"]).strip(), Evidence(tallies[number], frames[number]))
         for number, row in enumerate(table)
     )
     if total(parts) != whole:

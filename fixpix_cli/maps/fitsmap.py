@@ -2,9 +2,9 @@
 
 All three hold an int32 image extension ``DQ`` (JWST bits, RICE-compressed) in
 the stored frame's shape and row order, and a ``DQ_DEF`` table. A camera map
-adds one ``EVIDENCE`` table per plane and condition bin, a ``FRAMES`` table, and
-where there are several parts (`parts`) a ``PARTS`` table and the same evidence
-apart, as ``PART`` tables at the end: who only uses the map need not read them.
+adds one ``EVIDENCE`` table per plane and condition bin, a ``FRAMES`` table and a
+``PARTS`` table (`parts`). Where several parts have evidence of one bin, ``PART``
+and ``GROUPS`` have it apart: who only uses the map need not read them.
 All HDUs carry checksums, so that a damaged map is known as such.
 
 Evidence is kept as a table of the suspected pixels rather than as images: it
@@ -324,17 +324,15 @@ def write_map(path: Path, camera: CameraMap) -> None:
     header["FPXTHR"] = (camera.threshold, "mean probability that sets DO_NOT_USE in DQ")
     header["FPXDET"] = (camera.detector, "detector whose probabilities were summed")
     header["FPXN"] = (len(camera.evidence.frames), "frames counted")
+    header["FPXPARTS"] = (len(camera.parts), "parts of the evidence, see PARTS")
     if camera.row_order:
         header["ROWORDER"] = camera.row_order
     planes = [camera.view(plane) for plane in range(identity.planes)]
     hdus: list[Any] = [primary, *_dq_hdus(planes, camera.keys, len(set(camera.keys)) > 1), _definition_hdu()]
-    hdus += tally_hdus(camera.evidence, "EVIDENCE")
+    hdus += tally_hdus(camera.evidence, camera.parts)
     hdus.append(frames_hdu(camera.evidence, camera.parts))
     if camera.parts:
         hdus.append(parts_hdu(camera.parts))
-        if len(camera.parts) > 1:
-            for number, part in enumerate(camera.parts):
-                hdus += tally_hdus(part.evidence, "PART", number)
     path = Path(os.path.realpath(path))
     try:
         _part_company(path)
@@ -407,7 +405,7 @@ def read_map(path: Path, parts: bool = False) -> CameraMap:
                 float(header.get("FPXTHR", DEFAULT_THRESHOLD)),
                 str(header.get("FPXDET", "")),
                 keys if len(keys) == identity.planes else tuple(range(identity.planes)),
-                parts_of(hdus, version, evidence, identity.shape) if parts else (),
+                parts_of(hdus, version, evidence, identity.shape) if parts and header.get("FPXPARTS") else (),
             )
     except UnreadableError as error:
         kept = path.exists() and previous_of(path).exists() and "update fixpix" not in str(error)
