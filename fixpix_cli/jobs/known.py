@@ -62,9 +62,10 @@ def bad_pixels(
         stored, notes, used = _stored(frame, common, store)
         known = [stored] if stored is not None else []
     if not known and not how.auto:
-        where = (
-            "none of the given maps belongs to it" if how.maps else f"the store has no map of {frame.identity.camera}"
-        )
+        where = "none of the given maps belongs to it"
+        if not how.maps:
+            near = maps.Store(store).near(frame.identity)
+            where = f"the store has no map of {frame.identity.camera}" + "".join(f", {why}" for why in near[:2])
         raise NoMapError(f"{frame.source}: {where}; run `fixpix calibrate` on its darks, give --map, or use --auto")
     if how.auto and frame.moments > 1 and looked is None:
         looked = Looked.of(frame)

@@ -1,7 +1,5 @@
 """The camera's memory on disk: exact, shared by processes, flipped or refused where it does not fit."""
 
-import multiprocessing
-
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -98,20 +96,6 @@ def test_another_camera_is_refused(tmp_path):
     maps.add(path, IDENTITY, [part(1)])
     with pytest.raises(StoreError, match="Cam #7"):
         maps.add(path, Identity("", "Other", "", (40, 50)), [part(2)])
-
-
-def _add(path, n):
-    maps.add(path, IDENTITY, [part(n)])
-
-
-def test_processes_lose_nothing(tmp_path):
-    path = tmp_path / "a.map.fits"
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        pool.starmap(_add, [(path, n) for n in range(12)])
-    total = part(0)
-    for n in range(1, 12):
-        total = total + part(n)
-    assert maps.read_map(path).evidence == total
 
 
 def test_damaged_and_foreign_files_are_named(tmp_path):
