@@ -107,9 +107,13 @@ def _fit(mask: maps.MaskFile, frame: Frame, common: Common) -> tuple[list[Defect
                 "give that camera's map, or --camera to state the camera yourself"
             )
     try:
-        return maps.for_frame(mask, frame.shapes, frame.row_order, frame.moments)
+        planes, notes = maps.for_frame(mask, frame.shapes, frame.row_order, frame.moments)
     except FrameError as error:
         raise type(error)(f"{frame.source}: {error}") from error
+    if mask.camera is not None:
+        other = [d for d in maps.differences(mask.camera, frame.identity) if d.startswith(("binning", "read-out"))]
+        notes += [f"{mask.path}: was made with {', '.join(other)}"] if other else []
+    return planes, notes
 
 
 def _given(frame: Frame, common: Common, how: Repair) -> tuple[list[list[DefectMap]], list[str], Path | None]:

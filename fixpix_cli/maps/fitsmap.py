@@ -223,6 +223,13 @@ def read_mask(path: Path) -> MaskFile:
     UnreadableError
         Not FITS, damaged, or without a DQ extension.
     """
+    try:
+        return _read_mask(path)
+    except UnreadableError as error:
+        raise UnreadableError(f"{error}{_way_back(path, error)}") from error
+
+
+def _read_mask(path: Path) -> MaskFile:
     from astropy.io import fits
 
     with _translated(path), fits.open(path, memmap=False, checksum=True) as hdus:
@@ -350,6 +357,13 @@ def previous_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.bak")
 
 
+def _way_back(path: Path, error: UnreadableError) -> str:
+    """What to do about a map that cannot be read, where its previous version is there."""
+    if not path.exists() or not previous_of(path).exists() or "update fixpix" in str(error):
+        return ""
+    return f"; the version before its last change is kept: fixpix maps recover {path}"
+
+
 def _part_company(path: Path) -> None:
     """End the hard link that a run left which was killed between keeping the old version and writing the new."""
     previous = previous_of(path)
@@ -408,9 +422,7 @@ def read_map(path: Path, parts: bool = False) -> CameraMap:
                 parts_of(hdus, version, evidence, identity.shape) if parts and header.get("FPXPARTS") else (),
             )
     except UnreadableError as error:
-        kept = path.exists() and previous_of(path).exists() and "update fixpix" not in str(error)
-        hint = f"; the version before its last change is kept: fixpix maps recover {path}" if kept else ""
-        raise StoreError(f"{error}{hint}") from error
+        raise StoreError(f"{error}{_way_back(path, error)}") from error
 
 
 __all__ = [

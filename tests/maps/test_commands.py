@@ -183,6 +183,9 @@ def test_no_map_fits_and_why(call, tmp_path):
     other = darks(tmp_path / "binned", range(1), XBINNING=2, YBINNING=2)
     code, _, err = call("correct", other, "--out", "out")
     assert code == 1 and "binning 1 x 1 instead of 2 x 2" in err
+    (path,) = maps.Store(tmp_path / "store").maps()
+    code, _, err = call("correct", other, "--map", path, "--out", "out")
+    assert code == 0 and "was made with binning 1 x 1 instead of 2 x 2" in err
 
 
 # ---------------------------------------------------------------- disks
