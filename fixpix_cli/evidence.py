@@ -7,12 +7,20 @@ threshold or the false-positive promise of the moment.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from math import fsum
+from operator import add
 
 from .defects import DefectMap
 from .mosaic import Conditions
 from .tally import DEFAULT_THRESHOLD, ONE, Tally
+
+#: Exposure of a bias in half stops.
+BIAS = -20
+#: What a frame tells of: dark current (darks, biases), response (flats), or both under a scene (lights).
+DARK, FLAT, LIGHT = "dark", "flat", "light"
 
 
 @dataclass(frozen=True, order=True)
@@ -43,9 +51,11 @@ class Bin:
     def distance(self, other: Bin) -> float:
         """How far two bins are apart, in stops; 6 C double a dark current and count as one stop.
 
-        A condition that one side does not state counts half a stop.
+        A condition that one side does not state counts half a stop. A bias is an exposure of `BIAS` half stops
+        (1 ms), not an unstated one. Gain counts like exposure: amplified noise hides as many pixels as a shorter
+        exposure does. The kind does not count here: `Evidence.nearest` asks the kinds one by one.
         """
-        terms = ((self.exposure, other.exposure, 0.5), (self.gain, other.gain, 0.5))
+        terms = ((self._seconds, other._seconds, 0.5), (self.gain, other.gain, 0.5))
         total = 0.0
         for mine, theirs, scale in (*terms, (self.temperature, other.temperature, 1 / 6)):
             if mine is None or theirs is None:
@@ -53,6 +63,10 @@ class Bin:
             else:
                 total += abs(mine - theirs) * scale
         return total
+
+    @property
+    def _seconds(self) -> int | None:
+        return BIAS if self.kind == "bias" else self.exposure
 
     def __str__(self) -> str:
         parts = [self.kind or "frame"]
@@ -116,12 +130,43 @@ class Evidence:
     def planes(self) -> tuple[int, ...]:
         return tuple(sorted({plane for plane, _ in self.tallies}))
 
-    def nearest(self, plane: int, wanted: Bin) -> tuple[Bin, Tally] | None:
-        """The tally whose conditions are nearest; of equally near ones that with the most frames."""
-        mine = [(bin_, tally) for (number, bin_), tally in self.tallies.items() if number == plane]
-        if not mine:
+    def family(self, plane: int, bin_: Bin) -> str:
+        """What a bin's frames tell of: `DARK`, `FLAT` or `LIGHT`; of unknown kinds the samples decide."""
+        if bin_.kind in (DARK, "bias"):
+            return DARK
+        if bin_.kind in (FLAT, LIGHT):
+            return bin_.kind
+        tally = self.tallies[plane, bin_]
+        return LIGHT if 2 * tally.pictures > tally.frames else DARK
+
+    def nearest(self, plane: int, wanted: Bin, family: str | None = None) -> tuple[tuple[Bin, ...], Tally] | None:
+        """The evidence whose conditions are nearest, of all kinds or of one family.
+
+        Equally near bins of one kind are summed, as 30 s and 60 s are for a frame of 42 s; of equally near ones of
+        several kinds those of the kind with the most frames.
+        """
+        near: dict[float, dict[str, list[Bin]]] = {}
+        for number, bin_ in self.tallies:
+            if number == plane and (family is None or self.family(plane, bin_) == family):
+                near.setdefault(bin_.distance(wanted), {}).setdefault(bin_.kind, []).append(bin_)
+        if not near:
             return None
-        return min(mine, key=lambda item: (item[0].distance(wanted), -item[1].frames, str(item[0])))
+        sums = {kind: (tuple(bins), self._sum(plane, bins)) for kind, bins in near[min(near)].items()}
+        return min(sums.values(), key=lambda found: (-found[1].frames, str(found[0])))
+
+    def _sum(self, plane: int, bins: Sequence[Bin]) -> Tally:
+        first, *others = (self.tallies[plane, bin_] for bin_ in bins)
+        return reduce(add, others, first)
+
+    def conditions(self, bin_: Bin) -> tuple[float | None, float | None]:
+        """Mean exposure (s) and temperature (C) of the frames in a bin; None where they do not say."""
+        mine = [frame.conditions for frame in self.frames.values() if frame.bin == bin_]
+        exposures = [one.exposure for one in mine if one.exposure is not None]
+        temperatures = [one.temperature for one in mine if one.temperature is not None]
+        return (
+            fsum(exposures) / len(exposures) if exposures else None,
+            fsum(temperatures) / len(temperatures) if temperatures else None,
+        )
 
     def view(
         self, plane: int, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None

@@ -194,14 +194,7 @@ class Tally:
         With `max_false` the threshold is the lowest at which the expected
         number of good pixels among the chosen ones stays within it.
         """
-        confidence = self.confidence
-        if max_false is None:
-            return confidence >= threshold
-        order = np.argsort(-confidence, kind="stable")
-        allowed = np.cumsum(1 - confidence[order]) <= max_false
-        keep = np.zeros(len(confidence), bool)
-        keep[order[allowed]] = True
-        return keep & (confidence > 0)
+        return above(self.confidence, threshold, max_false)
 
     def view(self, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None) -> DefectMap:
         """The flags that follow from this evidence: (H, W) DQ bits."""
@@ -209,6 +202,17 @@ class Tally:
         dq = np.zeros(self.shape, np.int32)
         dq.reshape(-1)[entries["pixel"]] = kinds.flags(entries, self.frames, self.pictures)
         return DefectMap(dq)
+
+
+def above(confidence: Array, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None) -> Array:
+    """(N,) bool: which of some suspects of these probabilities count as bad; see `Tally.chosen`."""
+    if max_false is None:
+        return confidence >= threshold
+    order = np.argsort(-confidence, kind="stable")
+    allowed = np.cumsum(1 - confidence[order]) <= max_false
+    keep = np.zeros(len(confidence), bool)
+    keep[order[allowed]] = True
+    return keep & (confidence > 0)
 
 
 def _logit(p: Any) -> Any:

@@ -11,7 +11,8 @@ PACKAGE = Path(fixpix_cli.__file__).parent
 FLOORS = {
     0: {"errors"},
     1: {"cfa", "mosaic", "planes", "tiles", "defects", "evidence", "normalise", "noise", "inject", "classical",
-        "tables", "repair", "score", "simulate", "suspects", "tally", "kinds", "starlight", "shapes"},
+        "tables", "repair", "score", "simulate", "suspects", "tally", "kinds", "starlight", "shapes",
+        "darkcurrent", "darks", "choosing"},
     2: {"safe", "files", "maps", "nets"},
     3: {"jobs", "workers", "strategy"},
     4: {"cli", "report", "plots", "__main__", "api"},
