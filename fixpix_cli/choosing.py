@@ -2,7 +2,7 @@
 
 The rule, for a frame of given exposure, gain and temperature:
 
-1. The darks (with biases and frames without a picture) and the lights whose conditions are nearest count as they are
+1. The darks (with biases) and the lights (with frames of unknown kind) whose conditions are nearest count as they are
    if they lie within `NEAR`, one step of exposure; each kind by itself, since a dark shows what a scene hides.
 2. Where no dark is that near, but the darks of this gain state their exposures, the dark-current model takes their
    place: pixels that scale are bad with the probability that their predicted excess stands out of this frame's noise
@@ -179,14 +179,15 @@ def _predicted(
     tally = darks[1]
     exposure = 0.0 if wanted.kind == "bias" else wanted.exposure or 0.0
     excess, error = model.predict(exposure, wanted.temperature)
-    limit = limits(model, excess, mosaic, line_of(tally))
+    line = line_of(tally)
+    limit = limits(model, excess, mosaic, line)
     scaling = model.kind == Kind.SCALING
     told = np.where(scaling, probability(np.nan_to_num(excess), np.nan_to_num(error, nan=1.0), limit), 0.0)
     told[np.isin(model.kind, (Kind.STUCK, Kind.SATURATED))] = _SURE
     measured = _measured(tally)
     known = np.isin(measured.pixels, model.pixels[scaling], assume_unique=True)
     rest = np.flatnonzero(~known)
-    hot = np.where(np.nan_to_num(excess) >= kinds.HOT_SIGMA / SIGMAS * limit, int(DQ.HOT), int(DQ.WARM))
+    hot = np.where(np.nan_to_num(excess) >= kinds.HOT_SIGMA / line * limit, int(DQ.HOT), int(DQ.WARM))
     hot[model.kind == Kind.STUCK] = int(DQ.OTHER_BAD_PIXEL)
     hot[model.kind == Kind.SATURATED] = int(DQ.SATURATED)
     pixels = np.concatenate([model.pixels, measured.pixels[rest]])
@@ -210,10 +211,10 @@ def _predicted(
         f"{gone:,} that are bad there drop out"
     )
     faintest = model.limit * model.dose(exposure, wanted.temperature)
-    if len(limit) and faintest > (line := float(np.median(limit))):
+    if len(limit) and faintest > (least := float(np.median(limit))):
         note += (
             f"; the darks show dark currents down to what gives {faintest:.0f} DN here, weaker ones that this frame's "
-            f"noise does not hide (above {line:.0f} DN) are not known"
+            f"noise does not hide (above {least:.0f} DN) are not known"
         )
     return _Part(pixels, confidence, flags), note
 

@@ -25,10 +25,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
-from .darks import BRIGHT, FEW, FULL, UNSEEN, Levels, doubling_of, exponent_of, gain_of, robust
+from .darks import BRIGHT, FEW, FULL, UNSEEN, Levels, doubling_of, exponent_of, gain_of, levels_of, robust
+from .evidence import DARK, Evidence
 from .mosaic import Array
 
 #: Relative scatter about the line where it cannot be measured, and its bounds where it can.
@@ -125,6 +127,56 @@ class Model:
         scaling = self.kind == Kind.SCALING
         excess = np.where(scaling, self.offset + current, np.nan)
         return excess, np.where(scaling, np.sqrt(np.maximum(variance, 0) + (relative * current) ** 2), np.nan)
+
+
+def summary(evidence: Evidence, plane: int = 0) -> dict[str, Any]:
+    """The facts of a camera's dark current, for people and JSON; empty where its darks tell none.
+
+    Of several gains that with the most darks.
+
+    Returns
+    -------
+    dict
+        conditions (list of exposure_s, temperature_c, frames), frames, reference_c, doubling_c, doubling_error_c,
+        doubling_measured, exponent, exponent_error (None with one exposure), scatter (relative), faintest (DN/s at
+        reference_c that the darks show), median_rate and median_error of the pixels that scale (DN/s at reference_c),
+        pixels (count by `Kind`).
+    """
+    frames: dict[int | None, int] = {}
+    for (number, bin_), tally in evidence.tallies.items():
+        if number == plane and bin_.family == DARK:
+            frames[bin_.gain] = frames.get(bin_.gain, 0) + tally.frames
+    model = fit(levels_of(evidence, plane, max(frames, key=lambda gain: frames[gain]))) if frames else None
+    if model is None:
+        return {}
+    scaling = model.kind == Kind.SCALING
+
+    def middle(values: Array) -> float | None:
+        return _rounded(float(np.median(values[scaling]))) if scaling.any() else None
+
+    exponent = model.exponent or (None, None)
+    return {
+        "conditions": [
+            {"exposure_s": seconds, "temperature_c": _rounded(degrees), "frames": count}
+            for seconds, degrees, count in model.conditions
+        ],
+        "frames": sum(count for _, _, count in model.conditions),
+        "reference_c": _rounded(model.reference),
+        "doubling_c": _rounded(model.doubling),
+        "doubling_error_c": _rounded(model.doubling_error),
+        "doubling_measured": model.fitted,
+        "exponent": _rounded(exponent[0]),
+        "exponent_error": _rounded(exponent[1]),
+        "scatter": _rounded(model.scatter),
+        "faintest": _rounded(model.limit),
+        "median_rate": middle(model.rate),
+        "median_error": middle(model.rate_error),
+        "pixels": {kind.name.lower(): int(np.count_nonzero(model.kind == kind)) for kind in Kind},
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
 
 
 def probability(excess: Array, error: Array, limit: Array | float) -> Array:

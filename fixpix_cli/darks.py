@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .evidence import DARK, Evidence
+from .evidence import DARK, Bin, Evidence
 from .kinds import fluctuation, level
 from .mosaic import Array
 from .suspects import STEP
@@ -25,6 +25,8 @@ DOUBLING, DOUBLING_ERROR = 6.5, 0.87
 UNSEEN = 3.5
 #: DN per electron where no condition has frames enough to measure it: wide rather than narrow.
 GAIN = 1.0
+#: 1 / Td in 1/C from which on it counts as measured: the least is a doubling in 50 C.
+_LEAST = 0.02
 #: A reading of the temperature is off by as much, in C.
 READING = 0.2
 #: Geometric mean of two excesses in noise sigmas from which a pixel tells of exposure and temperature; with fewer
@@ -97,19 +99,19 @@ class Levels:
         return excess * weight / (weight + weak), 1 / (weight + weak), seen
 
 
+def levels_of_bin(evidence: Evidence, plane: int, bin_: Bin) -> Levels | None:
+    """What the frames of one bin say; None where they state no exposure or their levels are not known."""
+    exposure, temperature = evidence.conditions(bin_)
+    if bin_.kind == "bias":
+        exposure = 0.0
+    return None if exposure is None else Levels.of(evidence.tallies[plane, bin_], exposure, temperature)
+
+
 def levels_of(evidence: Evidence, plane: int, gain: int | None) -> list[Levels]:
     """What the darks and biases of one gain (of `Bin.gain`) say, condition by condition."""
-    found = []
-    for (number, bin_), tally in evidence.tallies.items():
-        if number != plane or bin_.gain != gain or evidence.family(plane, bin_) != DARK:
-            continue
-        exposure, temperature = evidence.conditions(bin_)
-        if exposure is None and bin_.kind != "bias":
-            continue
-        levels = Levels.of(tally, 0.0 if bin_.kind == "bias" else exposure or 0.0, temperature)
-        if levels is not None:
-            found.append(levels)
-    return found
+    bins = [b for n, b in evidence.tallies if n == plane and b.gain == gain and b.family == DARK]
+    found = [levels_of_bin(evidence, plane, bin_) for bin_ in bins]
+    return [levels for levels in found if levels is not None]
 
 
 def gain_of(dark: Sequence[Levels]) -> float:
@@ -152,16 +154,25 @@ def doubling_of(dark: Sequence[Levels]) -> tuple[float, float, float, bool]:
         times = math.log2(other.exposure / one.exposure)
         middle, deviation = robust((ratios - times) / way)
         # What the line leaves open of the exposure counts against a pair that differs in it.
-        weights.append(way**2 / (2 * READING**2 + times**2))
+        weights.append(way**2 / (2 * READING**2 + times**2) * math.sqrt(min(one.frames, other.frames)))
         slopes.append(middle)
         spreads.append(deviation)
-    if not slopes or (mean := float(np.average(slopes, weights=weights))) <= 0.02:
+    if not slopes or (mean := _weighted_median(slopes, weights)) <= _LEAST:
         return 1 / DOUBLING, DOUBLING_ERROR / DOUBLING**2, 0.0, False
     between = float(np.sqrt(np.average((np.array(slopes) - mean) ** 2, weights=weights)))
     known = [one.temperature for one in dark if one.temperature is not None]
     widest = max(known) - min(known)
     error = math.hypot(between, mean * READING * math.sqrt(2) / widest) / math.sqrt(1 + len(slopes) / 4)
     return mean, error, float(np.average(spreads, weights=weights)), True
+
+
+def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
+    """The mean of the values about the middle of the weight: one odd pair of conditions moves it little."""
+    order = np.argsort(values)
+    ordered, share = np.array(values)[order], np.array(weights)[order] / sum(weights)
+    ends = np.cumsum(share)
+    inner = np.minimum(ends, 0.75) - np.maximum(ends - share, 0.25)
+    return float(np.average(ordered, weights=np.maximum(inner, 0)))
 
 
 def exponent_of(dark: Sequence[Levels]) -> tuple[float, float] | None:

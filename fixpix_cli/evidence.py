@@ -65,6 +65,11 @@ class Bin:
         return total
 
     @property
+    def family(self) -> str:
+        """`DARK`, `FLAT` or `LIGHT`; frames of unknown kind may show stars and count as lights."""
+        return DARK if self.kind in (DARK, "bias") else FLAT if self.kind == FLAT else LIGHT
+
+    @property
     def _seconds(self) -> int | None:
         return BIAS if self.kind == "bias" else self.exposure
 
@@ -130,15 +135,6 @@ class Evidence:
     def planes(self) -> tuple[int, ...]:
         return tuple(sorted({plane for plane, _ in self.tallies}))
 
-    def family(self, plane: int, bin_: Bin) -> str:
-        """What a bin's frames tell of: `DARK`, `FLAT` or `LIGHT`; of unknown kinds the samples decide."""
-        if bin_.kind in (DARK, "bias"):
-            return DARK
-        if bin_.kind in (FLAT, LIGHT):
-            return bin_.kind
-        tally = self.tallies[plane, bin_]
-        return LIGHT if 2 * tally.pictures > tally.frames else DARK
-
     def nearest(self, plane: int, wanted: Bin, family: str | None = None) -> tuple[tuple[Bin, ...], Tally] | None:
         """The evidence whose conditions are nearest, of all kinds or of one family.
 
@@ -147,7 +143,7 @@ class Evidence:
         """
         near: dict[float, dict[str, list[Bin]]] = {}
         for number, bin_ in self.tallies:
-            if number == plane and (family is None or self.family(plane, bin_) == family):
+            if number == plane and (family is None or bin_.family == family):
                 near.setdefault(bin_.distance(wanted), {}).setdefault(bin_.kind, []).append(bin_)
         if not near:
             return None

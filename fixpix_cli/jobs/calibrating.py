@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .. import files, maps, safe, workers
+from .. import checking, files, maps, safe, workers
 from ..errors import FixpixError, StoreError, UnusableError, UsageError
 from ..evidence import Bin, Counted, Evidence, Tally
+from ..maps.parts import flipped
 from ..mosaic import Frame, Identity, digest
 from .frames import assumed, load, methods_of, moment_name, threshold_of, told_by
 from .inputs import Source, find
@@ -131,6 +132,9 @@ def _calibrate_one(
                 *notes,
                 f"{frame.moments - len(evidence.frames)} of its {frame.moments} moments were counted before",
             )
+        claimed = kind or frame.conditions.kind
+        if claimed in ("dark", "bias") and any(one.bin.kind == "light" for one in evidence.frames.values()):
+            notes = (*notes, f"is called a {claimed}, but shows a picture: counted as a light")
         carried.append((evidence, (frame.identity, frame.row_order, frame.keys)))
         defects = sum(int(t.chosen(threshold_of(common)).sum()) for t in evidence.tallies.values())
         rate = defects * frame.moments / frame.pixels
@@ -142,8 +146,8 @@ def _calibrate_one(
 
 def evidence_of(frame: Frame, kind: str | None, known: frozenset[str]) -> tuple[Evidence, str]:
     """What a frame says, each moment of a series by itself; those with `known` digests are left out."""
-    conditions = replace(frame.conditions, kind=kind or frame.conditions.kind)
-    bin_, methods = Bin.of(conditions), []
+    said = replace(frame.conditions, kind=kind or frame.conditions.kind)
+    methods = []
     tallies: dict[tuple[int, Bin], Tally] = {}
     counted: dict[str, Counted] = {}
     for number in range(frame.moments):
@@ -151,7 +155,12 @@ def evidence_of(frame: Frame, kind: str | None, known: frozenset[str]) -> tuple[
         mark = digest(mosaics)
         if mark in known or mark in counted:
             continue
+        conditions = said
         told, method = told_by(mosaics, conditions)
+        if conditions.kind in ("dark", "bias") and any(tally.pictures for tally in told):
+            conditions = replace(conditions, kind="light")
+            told, method = told_by(mosaics, conditions)
+        bin_ = Bin.of(conditions)
         methods.append(method)
         for plane, tally in enumerate(told):
             key = (plane, bin_)
@@ -173,6 +182,20 @@ def _digests(path: Path) -> frozenset[str]:
 _digest_cache: dict[Any, frozenset[str]] = {}
 
 
+def _compared(target: Path, row_order: str, waiting: list[Any]) -> list[Any]:
+    """What is pending for a map, compared with each other and with what it holds."""
+    known = Evidence()
+    if target.exists():
+        camera = maps.read_map(target)
+        opposite = row_order and camera.row_order and row_order != camera.row_order
+        known = flipped(camera.evidence) if opposite else camera.evidence
+    checked = checking.check(known, [evidence for _, evidence, _ in waiting])
+    return [
+        (replace(outcome, notes=(*outcome.notes, *found.notes)), found.evidence, facts)
+        for (outcome, _, facts), found in zip(waiting, checked, strict=True)
+    ]
+
+
 def _flush(pending: dict[Any, list[Any]], common: Common, result: Calibrated) -> Iterator[Outcome]:
     """Write what is pending into the maps; frames that another process counted meanwhile are skipped."""
     for (target, row_order), waiting in list(pending.items()):
@@ -191,6 +214,7 @@ def _flush_one(
     target: Path, row_order: str, waiting: list[Any], common: Common, result: Calibrated
 ) -> Iterator[Outcome]:
     identity, _, keys = waiting[0][2]
+    waiting = _compared(target, row_order, waiting)
     parts: list[Evidence] = []
     taken: set[str] = set()
     for _, evidence, _ in waiting:
