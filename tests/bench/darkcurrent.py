@@ -5,8 +5,9 @@ python tests/bench/darkcurrent.py [--data DIR] [--readme] [--json FILE]
 Real darks of an SBIG STL-1001 (10 to 300 s, -10 and -5 C; DIR or FIXPIX_DATA) and a simulated sensor with truth.
 On the real ones the truth is what fixpix measures in the predicted dark itself (one frame, so that pixels near the
 threshold fall on either side by chance), and the pixels more than 100 DN above its median; on the simulated one the
-pixels whose true excess is more than 5 sigma of the read noise. The rule of use is `fixpix_cli.choosing.choose`, the
-one of ``fixpix correct``; beside it stands what the nearest darks alone give.
+pixels whose true excess is more than 5 sigma of the frame's noise (pixels that are saturated, dead or blink are left
+out). The rule of use is `fixpix_cli.choosing.choose`, the one of ``fixpix correct``; beside it stands what the nearest
+darks alone give.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import sums
 
 from fixpix_cli import choosing, classical, darkcurrent, darks, files
 from fixpix_cli.darkcurrent import Kind
+from fixpix_cli.defects import DQ
 from fixpix_cli.evidence import Bin, Counted, Evidence, Tally
 from fixpix_cli.mosaic import Array, Conditions, Mosaic
 from fixpix_cli.noise import NoiseModel
@@ -45,9 +47,11 @@ REAL = (
     ("all at -10 C", [(t, -10) for t in (10, 20, 30, 60, 150, 300)], [(t, -5) for t in (10, 20, 30, 60, 150, 300)]),
 )
 SIMULATED = (
-    ("one dark", [(60, 0)], [(2, 0), (10, 0), (300, 0), (60, -15), (60, 15)]),
-    ("two by two", [(30, 0), (120, 0), (30, 10), (120, 10)], [(2, 0), (5, 20), (300, -20), (300, 20)]),
+    ("one condition", [(60, 0)], [(0.5, 0), (5, 0), (300, 0), (10, -20), (60, 15)]),
+    ("two by two", [(30, 0), (120, 0), (30, 10), (120, 10)], [(0.5, 0), (1, 20), (30, -25), (10, 20)]),
 )
+#: What of the real darks goes into the README.
+SHORT = ("one dark", "two temperatures", "the longest", "all at -10 C"), ((10, -10), (300, -10), (10, -5), (300, -5))
 
 
 def main() -> None:
@@ -64,10 +68,15 @@ def main() -> None:
         arguments.json.write_text(text)
     else:
         print(text)
-    markdown = "\n\n".join(table(name, rows) for name, rows in figures.items())
-    print(markdown, file=sys.stderr)
+    print("\n\n".join(table(name, rows) for name, rows in figures.items()), file=sys.stderr)
     if arguments.readme:
-        output.put(output.README, "darkcurrent", markdown)
+        short = {name: [row for row in rows if name != "real" or in_short(row)] for name, rows in figures.items()}
+        markdown = "\n\n".join(table(name, rows) for name, rows in short.items())
+        output.README.write_text(output.rewrite(output.README.read_text(), {"darkcurrent": markdown}))
+
+
+def in_short(row: dict[str, Any]) -> bool:
+    return row["fitted"] in SHORT[0] and tuple(row["predicted"]) in SHORT[1]
 
 
 def evidence_of(name: str, mosaic: Mosaic, conditions: Conditions) -> Evidence:
@@ -121,20 +130,26 @@ def simulated() -> list[dict[str, Any]]:
             number += 1
             mosaic = sensor.expose(None, exposure, temperature, number)
             signal = sensor.dark_signal(exposure, temperature)
-            excess = np.minimum(signal, mosaic.white - sensor.black) - np.median(signal)
-            truth = excess > choosing.SIGMAS * sensor.read_noise
+            excess = signal - np.median(signal)
+            noise = np.hypot(sensor.read_noise, np.sqrt(np.median(signal) / sensor.gain))
             conditions = Conditions(exposure, 100.0, temperature, None, "dark")
-            full = signal > 0.8 * (mosaic.white - sensor.black)
-            asked = np.where(full, np.nan, excess).reshape(-1)
+            counted = (sensor.truth & ~np.int32(DQ.DO_NOT_USE | DQ.HOT | DQ.WARM)) == 0
+            asked = np.where(counted & (signal < 0.8 * (mosaic.white - sensor.black)), excess, np.nan).reshape(-1)
             rows.append(
                 {"fitted": name, "on": fitted, "predicted": (exposure, temperature)}
-                | compared(known, mosaic, conditions, truth, asked, None)
+                | compared(known, mosaic, conditions, excess > choosing.SIGMAS * noise, asked, None, counted)
             )
     return rows
 
 
 def compared(
-    known: Evidence, mosaic: Mosaic, conditions: Conditions, truth: Array, measured: Array, noise: NoiseModel | None
+    known: Evidence,
+    mosaic: Mosaic,
+    conditions: Conditions,
+    truth: Array,
+    measured: Array,
+    noise: NoiseModel | None,
+    counted: Array | bool = True,
 ) -> dict[str, Any]:
     """The chosen set against the true one, by the model and by the nearest darks alone, and the excess's coverage.
 
@@ -145,6 +160,8 @@ def compared(
         The excess there; NaN where unknown.
     noise : NoiseModel or None
         Of `measured`; None: it is exact.
+    counted : (H, W) bool array, or True
+        Which pixels are compared.
     """
     bin_ = Bin.of(conditions)
     model = fit(known, bin_.gain)
@@ -172,8 +189,8 @@ def compared(
         "stops": nearest[0][0].distance(bin_),
         "predicted_pixels": int(choice.sum()),
         "true_pixels": int(truth.sum()),
-        "model": scores(choice, truth),
-        "nearest": scores(nearest[1].view().bad, truth),
+        "model": scores(choice & counted, truth & counted),
+        "nearest": scores(nearest[1].view().bad & counted, truth & counted),
         "ratio": float(np.median(there[use] / excess[use])),
         "within_1_sigma": float(np.mean(np.abs(off) < 1)),
         "within_2_sigma": float(np.mean(np.abs(off) < 2)),
@@ -216,7 +233,7 @@ def table(name: str, rows: Sequence[dict[str, Any]]) -> str:
     head += [hot.removeprefix(", ")] * bool(hot) + ["measured : predicted excess", "within 1, 2 sigma"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
-        doubling = f"{row['doubling'][0]:.1f} +- {row['doubling'][1]:.1f}" + "" * row["doubling_measured"]
+        doubling = f"{row['doubling'][0]:.1f} +- {row['doubling'][1]:.1f}"
         cells = [
             f"{row['fitted']}: {said(row['on'])}",
             said([row["predicted"]]),
@@ -232,11 +249,11 @@ def table(name: str, rows: Sequence[dict[str, Any]]) -> str:
     return f"{title}; exponent of the exposure {', '.join(exponents)}:\n\n" + "\n".join(lines)
 
 
-def said(conditions: Sequence[Sequence[int]]) -> str:
+def said(conditions: Sequence[Sequence[float]]) -> str:
     """Exposures and temperatures in few words."""
-    by_temperature: dict[int, list[str]] = {}
+    by_temperature: dict[float, list[str]] = {}
     for exposure, temperature in conditions:
-        by_temperature.setdefault(temperature, []).append(str(exposure))
+        by_temperature.setdefault(temperature, []).append(f"{exposure:g}")
     return "; ".join(f"{', '.join(times)} s at {degrees} C" for degrees, times in by_temperature.items())
 
 
