@@ -1,9 +1,10 @@
 """Floor 1. Whether frames are what their headers say: lights among darks, and darks of another temperature.
 
-A dark that shows a picture is told by itself (`suspects.shows_picture`). One under a flat sky is told by the others of
-its exposure and temperature: its background lies above theirs, while its hot pixels do not shine brighter, as they
-would in a warmer dark. A wrong temperature is told by the hot pixels alone: their dark current, brought to one
-temperature, must agree with that of the other darks.
+A light among darks is told by the others of its exposure and temperature: it shows a picture and they do not
+(`suspects.shows_picture`), or its background lies above theirs while its hot pixels do not shine brighter, as they
+would in a warmer dark. If they all show a picture, it may be an amplifier's glow, and they count as darks. A wrong
+temperature is told by the hot pixels alone: their dark current, brought to one temperature, must agree with that of
+the other darks.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class _Unit:
     bin: Bin
     levels: Levels
     background: float
+    shows_picture: bool
 
     @property
     def weight(self) -> int:
@@ -70,11 +72,19 @@ def check(known: Evidence, parts: Sequence[Evidence]) -> list[Checked]:
     for part, units in zip(parts, own, strict=True):
         notes: list[str] = []
         for unit in units:
+            if unit.shows_picture:
+                alone = _alone(unit, whole)
+                cause = ", unlike the others" if alone else " (of a light, or the amplifier's glow)"
+                counted = "light" if alone else unit.bin.kind
+                notes.append(f"is called a {unit.bin.kind}, but shows a picture{cause}: counted as a {counted}")
+                if alone:
+                    part = as_light(part)
+                    continue
             off = _stops(unit, whole)
             above = _above(unit, whole)
             if above is not None and (off is None or abs(off[0]) < 0.5):
                 said = f"{above:.0f} DN above that of the other darks of {unit.bin}, its hot pixels are not brighter"
-                notes.append(f"is called a {unit.bin.kind or DARK}, but its background lies {said}: counted as a light")
+                notes.append(f"is called a {unit.bin.kind}, but its background lies {said}: counted as a light")
                 part = as_light(part)
             elif off is not None and unit.levels.temperature is not None and abs(off[0]) * off[1] > off[2]:
                 real = unit.levels.temperature + off[0] * off[1]
@@ -107,9 +117,17 @@ def _units(evidence: Evidence) -> list[_Unit]:
             continue
         levels = levels_of_bin(evidence, plane, bin_)
         if levels is not None:
-            around = background(evidence.tallies[plane, bin_].entries)
-            found.append(_Unit(bin_, levels, float(np.nanmedian(around))))
+            tally = evidence.tallies[plane, bin_]
+            around = background(tally.entries)
+            found.append(_Unit(bin_, levels, float(np.nanmedian(around)), 2 * tally.pictures > tally.frames))
     return found
+
+
+def _alone(unit: _Unit, whole: Sequence[_Unit]) -> bool:
+    """Whether most of the others of the same conditions show no picture."""
+    others = [other for other in whole if other.bin == unit.bin and other is not unit]
+    total = sum(other.weight for other in others)
+    return total >= WITNESSES - 1 and 2 * sum(other.weight for other in others if not other.shows_picture) > total
 
 
 def _above(unit: _Unit, whole: Sequence[_Unit]) -> float | None:

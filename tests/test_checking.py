@@ -45,9 +45,21 @@ def test_a_light_with_a_picture_among_darks_counts_as_a_light(run, darks, tmp_pa
     scene = np.add.outer(np.linspace(0, 300, 240), np.linspace(0, 300, 320))
     write(darks / "light.fits", SENSOR.expose(scene, 60, 0, 9), 9)
     code, out, _ = run("calibrate", darks, "--map", tmp_path / "m.fits", "--json")
-    assert code == 0 and "shows a picture: counted as a light" in notes_of(out)["light.fits"]
+    assert code == 0 and "shows a picture, unlike the others: counted as a light" in notes_of(out)["light.fits"]
     tallies = maps.read_map(tmp_path / "m.fits").evidence.tallies
     assert {bin_.kind: tally.frames for (_, bin_), tally in tallies.items()} == {"dark": 4, "light": 1}
+
+
+def test_darks_that_all_glow_count_as_darks(run, tmp_path):
+    glow = np.zeros(SENSOR.shape)
+    glow[:120, :160] = 60.0
+    folder = tmp_path / "glowing"
+    folder.mkdir()
+    for n in range(3):
+        write(folder / f"g{n}.fits", SENSOR.expose(glow, 60, 0, n), n)
+    code, out, _ = run("calibrate", folder, "--map", tmp_path / "m.fits", "--json")
+    assert code == 0 and all("glow): counted as a dark" in note for note in notes_of(out).values())
+    assert [bin_.kind for _, bin_ in maps.read_map(tmp_path / "m.fits").evidence.tallies] == ["dark"]
 
 
 def test_a_light_of_a_flat_sky_among_darks_is_told_by_the_others(run, darks, tmp_path):

@@ -147,7 +147,7 @@ def facts_of(path: Path, camera: Any) -> dict[str, Any]:
 
 
 def _details(path: Path, camera: Any, level: float, max_false: float | None, defects: int) -> dict[str, Any]:
-    from .. import maps
+    from .. import darkcurrent, maps
 
     previous = maps.previous_of(path)
     return {
@@ -160,6 +160,7 @@ def _details(path: Path, camera: Any, level: float, max_false: float | None, def
         ],
         "months": maps.months(camera),
         "writers": len({part.writer for part in camera.apart}),
+        "dark_current": darkcurrent.summary(camera.evidence) or None,
         "histograms": maps.spread(camera.evidence),
         "previous": str(previous) if previous.exists() else None,
     }
@@ -217,6 +218,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
                 lines.append(f"  clusters by pixels: {', '.join(told)}{', ...' if len(sizes) > 12 else ''}")
         elif name == "months":
             lines.append("months: " + ", ".join(f"{key or 'no time'} {count}" for key, count in value.items()))
+        elif name == "dark_current" and value:
+            lines += _dark_lines(value)
         elif name == "histograms":
             lines += _bars("mean probability of the suspects", value["probability"])
             lines += _bars("mean excess in sigma", value["excess"])
@@ -234,6 +237,16 @@ def _bars(title: str, bins: list[dict[str, Any]]) -> list[str]:
         ends = [f"{'' if one[end] is None else format(one[end], 'g'):>6}" for end in ("from", "to")]
         lines.append(f"  {ends[0]} ..{ends[1]} {one['count']:>9} {'#' * -(-30 * one['count'] // most)}")
     return lines
+
+
+def _dark_lines(dark: dict[str, Any]) -> list[str]:
+    how = "measured" if dark["doubling_measured"] else "assumed"
+    line = f"dark current: doubles in {dark['doubling_c']:.1f} +- {dark['doubling_error_c']:.1f} C ({how})"
+    if dark["exponent"] is not None:
+        line += f", grows with exposure to the power of {dark['exponent']:.2f} +- {dark['exponent_error']:.2f}"
+    at = "" if dark["reference_c"] is None else f" at {dark['reference_c']:.0f} C"
+    counts = ", ".join(f"{count} {kind}" for kind, count in dark["pixels"].items())
+    return [line, f"  known down to {dark['faintest']:g} DN/s{at} above the neighbours; pixels: {counts}"]
 
 
 def _trend_lines(trend: dict[str, Any]) -> list[str]:

@@ -132,9 +132,6 @@ def _calibrate_one(
                 *notes,
                 f"{frame.moments - len(evidence.frames)} of its {frame.moments} moments were counted before",
             )
-        claimed = kind or frame.conditions.kind
-        if claimed in ("dark", "bias") and any(one.bin.kind == "light" for one in evidence.frames.values()):
-            notes = (*notes, f"is called a {claimed}, but shows a picture: counted as a light")
         carried.append((evidence, (frame.identity, frame.row_order, frame.keys)))
         defects = sum(int(t.chosen(threshold_of(common)).sum()) for t in evidence.tallies.values())
         rate = defects * frame.moments / frame.pixels
@@ -146,8 +143,8 @@ def _calibrate_one(
 
 def evidence_of(frame: Frame, kind: str | None, known: frozenset[str]) -> tuple[Evidence, str]:
     """What a frame says, each moment of a series by itself; those with `known` digests are left out."""
-    said = replace(frame.conditions, kind=kind or frame.conditions.kind)
-    methods = []
+    conditions = replace(frame.conditions, kind=kind or frame.conditions.kind)
+    bin_, methods = Bin.of(conditions), []
     tallies: dict[tuple[int, Bin], Tally] = {}
     counted: dict[str, Counted] = {}
     for number in range(frame.moments):
@@ -155,12 +152,7 @@ def evidence_of(frame: Frame, kind: str | None, known: frozenset[str]) -> tuple[
         mark = digest(mosaics)
         if mark in known or mark in counted:
             continue
-        conditions = said
         told, method = told_by(mosaics, conditions)
-        if conditions.kind in ("dark", "bias") and any(tally.pictures for tally in told):
-            conditions = replace(conditions, kind="light")
-            told, method = told_by(mosaics, conditions)
-        bin_ = Bin.of(conditions)
         methods.append(method)
         for plane, tally in enumerate(told):
             key = (plane, bin_)
