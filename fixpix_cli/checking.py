@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,8 @@ def check(known: Evidence, parts: Sequence[Evidence]) -> list[Checked]:
     Returns
     -------
     list of Checked
-        One per part. A light that claims to be a dark or a bias counts as a light.
+        One per part. A light that claims to be a dark or a bias counts as a light, a frame whose temperature is
+        contradicted as one of unknown temperature: otherwise it would mislead the model of the dark current.
     """
     own = [_units(part) for part in parts]
     whole = [unit for units in (_units(known), *own) for unit in units]
@@ -90,21 +92,27 @@ def check(known: Evidence, parts: Sequence[Evidence]) -> list[Checked]:
                 real = unit.levels.temperature + off[0] * off[1]
                 notes.append(
                     f"its hot pixels have the dark current of about {real:.0f} C, its header says "
-                    f"{unit.levels.temperature:.0f} C: check the header's temperature and exposure"
+                    f"{unit.levels.temperature:.0f} C: counted as of unknown temperature; check the header"
                 )
+                part = _rebinned(part, temperature=None)
         checked.append(Checked(part, tuple(notes)))
     return checked
 
 
 def as_light(evidence: Evidence) -> Evidence:
     """The same evidence, counted as that of lights."""
+    return _rebinned(evidence, kind=LIGHT)
+
+
+def _rebinned(evidence: Evidence, **facts: Any) -> Evidence:
+    """The same evidence with another kind or temperature in its conditions and bins."""
     frames = {
-        mark: replace(one, bin=replace(one.bin, kind=LIGHT), conditions=replace(one.conditions, kind=LIGHT))
+        mark: replace(one, bin=replace(one.bin, **facts), conditions=replace(one.conditions, **facts))
         for mark, one in evidence.frames.items()
     }
     tallies: dict[tuple[int, Bin], Tally] = {}
     for (plane, bin_), tally in evidence.tallies.items():
-        key = (plane, replace(bin_, kind=LIGHT))
+        key = (plane, replace(bin_, **facts))
         tallies[key] = tallies[key] + tally if key in tallies else tally
     return Evidence(tallies, frames)
 

@@ -84,6 +84,8 @@ def test_a_wrong_temperature_is_named(run, darks, tmp_path):
     assert "have the dark current of about 1" in notes["warm.fits"] and "its header says 0 C" in notes["warm.fits"]
     assert "its header says -20 C" in notes["cold.fits"]
     assert not any("header" in notes[f"d{n}.fits"] for n in range(4))
+    tallies = maps.read_map(tmp_path / "m.fits").evidence.tallies
+    assert {bin_.temperature: tally.frames for (_, bin_), tally in tallies.items()} == {0: 4, None: 2}
 
 
 def test_a_later_run_is_compared_with_the_map(run, darks, tmp_path):

@@ -243,7 +243,7 @@ def _dark_lines(dark: dict[str, Any]) -> list[str]:
     how = "measured" if dark["doubling_measured"] else "assumed"
     line = f"dark current: doubles in {dark['doubling_c']:.1f} +- {dark['doubling_error_c']:.1f} C ({how})"
     if dark["exponent"] is not None:
-        line += f", grows with exposure to the power of {dark['exponent']:.2f} +- {dark['exponent_error']:.2f}"
+        line += f", grows with exposure to the power of {dark['exponent']:.3f} +- {dark['exponent_error']:.3f}"
     at = "" if dark["reference_c"] is None else f" at {dark['reference_c']:.0f} C"
     counts = ", ".join(f"{count} {kind}" for kind, count in dark["pixels"].items())
     return [line, f"  known down to {dark['faintest']:g} DN/s{at} above the neighbours; pixels: {counts}"]
