@@ -11,13 +11,15 @@ The rule, for a frame of given exposure, gain and temperature:
 4. Flats tell dead pixels and those of low response, at any distance; of hot ones they say nothing to other frames.
    A flat is served by flats first.
 
-A pixel's probability is the greatest that one of these gives; `--threshold` and `--max-false` choose from it.
+A pixel's probability is the greatest that one of these gives; `--threshold`, `--max-false`
+and `--confidence` choose from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -68,6 +70,7 @@ def choose(
     model: Callable[[int | None], Model | None],
     threshold: float = DEFAULT_THRESHOLD,
     max_false: float | None = None,
+    precision: float | None = None,
 ) -> Choice | None:
     """The bad pixels of one plane of a frame, by the rule above.
 
@@ -81,7 +84,7 @@ def choose(
         Gives the frame's plane, turned like the map; asked only where the model serves.
     model : callable
         Gives the dark current of this plane for a gain (of `Bin.gain`).
-    threshold, max_false
+    threshold, max_false, precision
         As of `Tally.chosen`.
 
     Returns
@@ -89,6 +92,7 @@ def choose(
     Choice or None
         None where nothing is known of the plane.
     """
+    keep = partial(above, threshold=threshold, max_false=max_false, precision=precision)
     bin_ = Bin.of(wanted)
     nearest = evidence.nearest(plane, bin_)
     if nearest is None:
@@ -103,7 +107,7 @@ def choose(
     parts, notes = [_measured(tally) for _, tally in near.values()], []
     darks = found[DARK]
     if FLAT not in near and DARK not in near and darks is not None and (law := _law(darks[0], wanted, model)):
-        part, note = _predicted(law, darks, wanted, mosaic(), threshold, max_false)
+        part, note = _predicted(law, darks, wanted, mosaic(), keep)
         parts.append(part)
         where = " and ".join(_said(b.kind, *evidence.conditions(b)) for b in darks[0])
         notes.append(f"nearest darks are {where}; this frame is {note}")
@@ -115,7 +119,7 @@ def choose(
             notes.append(f"nearest conditions are {_named(bins)}, {distance:.1f} stops from this frame's")
     if FLAT not in near:
         parts += [_unresponsive(t) for (n, b), t in evidence.tallies.items() if n == plane and b.kind == FLAT]
-    return Choice(_view(parts, nearest[1].shape, threshold, max_false), tuple(notes))
+    return Choice(_view(parts, nearest[1].shape, keep), tuple(notes))
 
 
 def _law(bins: tuple[Bin, ...], wanted: Conditions, model: Callable[[int | None], Model | None]) -> Model | None:
@@ -172,8 +176,7 @@ def _predicted(
     darks: tuple[tuple[Bin, ...], Tally],
     wanted: Conditions,
     mosaic: Mosaic,
-    threshold: float,
-    max_false: float | None,
+    keep: Callable[[Array], Array],
 ) -> tuple[_Part, str]:
     """The nearest darks' suspects with the model's word on those that scale, and the note on the difference."""
     tally = darks[1]
@@ -200,8 +203,8 @@ def _predicted(
         out[~own] = measured.flags(rest[at[~own] - len(model.pixels)])
         return out
 
-    now = model.pixels[above(told, threshold, max_false) & scaling]
-    before = measured.pixels[above(measured.confidence, threshold, max_false)]
+    now = model.pixels[keep(told) & scaling]
+    before = measured.pixels[keep(measured.confidence)]
     new = len(now) - len(np.intersect1d(now, before, assume_unique=True))
     gone = len(np.setdiff1d(np.intersect1d(before, model.pixels[scaling]), now))
     note = (
@@ -224,13 +227,13 @@ def _said(kind: str | None, exposure: float | None, temperature: float | None) -
     return f"{time}, {'of unknown temperature' if temperature is None else f'{temperature:.0f} C'}"
 
 
-def _view(parts: list[_Part], shape: tuple[int, int], threshold: float, max_false: float | None) -> DefectMap:
+def _view(parts: list[_Part], shape: tuple[int, int], keep: Callable[[Array], Array]) -> DefectMap:
     """The flags of the pixels that the parts together find bad."""
     pixels, place = np.unique(np.concatenate([part.pixels for part in parts]), return_inverse=True)
     confidence = np.concatenate([part.confidence for part in parts])
     best = np.zeros(len(pixels))
     np.maximum.at(best, place, confidence)
-    chosen = above(best, threshold, max_false)[place] & (confidence >= best[place])
+    chosen = keep(best)[place] & (confidence >= best[place])
     dq = np.zeros(shape, np.int32)
     start = 0
     for part in parts:

@@ -165,10 +165,15 @@ class Evidence:
         )
 
     def view(
-        self, plane: int, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None
+        self,
+        plane: int,
+        threshold: float = DEFAULT_THRESHOLD,
+        max_false: float | None = None,
+        precision: float | None = None,
     ) -> DefectMap | None:
         """The union of the views of all bins: bad under any of the known conditions."""
-        maps = [tally.view(threshold, max_false) for (number, _), tally in self.tallies.items() if number == plane]
+        mine = [tally for (number, _), tally in self.tallies.items() if number == plane]
+        maps = [tally.view(threshold, max_false, precision) for tally in mine]
         if not maps:
             return None
         union = maps[0]

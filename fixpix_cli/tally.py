@@ -180,38 +180,54 @@ class Tally:
         suspicious = confidence >= starlight.SUSPICIOUS
         return np.where(starlight.of_stars(self.entries, suspicious, self.shape), 0.0, confidence)
 
-    def light(self, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None) -> Bool:
+    def light(
+        self, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None, precision: float | None = None
+    ) -> Bool:
         """(H, W) bool: suspects of single frames that the frames together show to be light."""
-        chosen = self.chosen(threshold, max_false)
+        chosen = self.chosen(threshold, max_false, precision)
         lit = starlight.on_light(self.entries, chosen, self.shape) | (self.confidence == 0)
         out = np.zeros(self.shape, bool)
         out.reshape(-1)[self.entries["pixel"][lit & ~chosen]] = True
         return out
 
-    def chosen(self, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None) -> Array:
+    def chosen(
+        self, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None, precision: float | None = None
+    ) -> Array:
         """(N,) bool: which entries count as bad.
 
         With `max_false` the threshold is the lowest at which the expected
         number of good pixels among the chosen ones stays within it.
+        With `precision` it is the lowest at which the expected share of bad
+        pixels among the chosen ones is as great.
         """
-        return above(self.confidence, threshold, max_false)
+        return above(self.confidence, threshold, max_false, precision)
 
-    def view(self, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None) -> DefectMap:
+    def view(
+        self, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None, precision: float | None = None
+    ) -> DefectMap:
         """The flags that follow from this evidence: (H, W) DQ bits."""
-        entries = self.entries[self.chosen(threshold, max_false)]
+        entries = self.entries[self.chosen(threshold, max_false, precision)]
         dq = np.zeros(self.shape, np.int32)
         dq.reshape(-1)[entries["pixel"]] = kinds.flags(entries, self.frames, self.pictures)
         return DefectMap(dq)
 
 
-def above(confidence: Array, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None) -> Array:
+def above(
+    confidence: Array,
+    threshold: float = DEFAULT_THRESHOLD,
+    max_false: float | None = None,
+    precision: float | None = None,
+) -> Array:
     """(N,) bool: which of some suspects of these probabilities count as bad; see `Tally.chosen`."""
-    if max_false is None:
+    if max_false is None and precision is None:
         return confidence >= threshold
     order = np.argsort(-confidence, kind="stable")
-    allowed = np.cumsum(1 - confidence[order]) <= max_false
+    good = np.cumsum(1 - confidence[order])  # how many of the first so many are expected to be
+    most: Array | float = np.inf if max_false is None else max_false
+    if precision is not None:
+        most = np.minimum(most, (1 - precision) * np.arange(1, len(order) + 1))
     keep = np.zeros(len(confidence), bool)
-    keep[order[allowed]] = True
+    keep[order[good <= most + 1e-9]] = True
     return keep & (confidence > 0)
 
 

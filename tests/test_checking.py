@@ -119,6 +119,9 @@ def test_correct_says_what_it_predicted_and_turns_with_the_rows(run, darks, tmp_
     for record in records:
         assert "nearest darks are 60 s, 0 C; this frame is 5 s, 10 C" in " ".join(record["notes"])
     assert records[0]["defects"] == records[1]["defects"] > 100
+    sure = json_lines(run("correct", "a.fits", "--json", "--out", "sure", "--confidence", "0.999")[1])[0][0]["defects"]
+    assert 0 < sure < records[0]["defects"]
+    assert run("correct", "a.fits", "--out", "both", "--confidence", "0.9", "--max-false", "3")[0] == 2
 
 
 def test_mixed_cameras_and_binnings_make_maps_of_their_own(run, darks, tmp_path):

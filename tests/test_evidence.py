@@ -134,6 +134,10 @@ def test_a_promise_of_false_positives_is_kept():
     assert tally.chosen(max_false=2.1).sum() == 20
     assert tally.chosen(max_false=0).sum() == 0
     assert tally.chosen(threshold=0.6).sum() == 20
+    assert tally.chosen(precision=0.89).sum() == 20
+    assert tally.chosen(precision=0.69).sum() == 40
+    assert tally.chosen(precision=0.8).sum() == 26
+    assert tally.chosen(precision=0.95).sum() == 0
     assert ONE == 32768
 
 

@@ -58,6 +58,7 @@ def show(
     store: o.Store = None,
     threshold: o.Threshold = None,
     max_false: o.MaxFalse = None,
+    confidence: o.Confidence = None,
     as_json: o.Json = False,
 ) -> None:
     """Show a map: camera, frames by condition and month, defects by type and shape, how sure they are.
@@ -75,8 +76,8 @@ def show(
     from .. import maps
     from ..errors import UsageError
 
-    if threshold is not None and max_false is not None:
-        raise UsageError("give --threshold or --max-false, not both")
+    if sum(one is not None for one in (threshold, max_false, confidence)) > 1:
+        raise UsageError("give --threshold, --max-false or --confidence, one of them")
     path = path_of(which, store)
     mask = maps.read_mask(path)
     facts: dict[str, Any]
@@ -87,9 +88,11 @@ def show(
     else:
         camera = maps.read_map(path, parts=True)
         level = camera.threshold if threshold is None else threshold
-        views = [camera.evidence.view(n, level, max_false) for n in range(camera.identity.planes)]
+        views = [camera.evidence.view(n, level, max_false, confidence) for n in range(camera.identity.planes)]
         chosen = [view for view in views if view is not None]
         facts = facts_of(path, camera) | _details(path, camera, level, max_false, sum(map(len, chosen)))
+        if confidence is not None:
+            facts |= {"threshold": None, "confidence": confidence}
         if since is not None:
             facts["trend"] = _trend(camera, month(since), level)
     facts |= {"types": _types(chosen), "shapes": _shapes(chosen)}

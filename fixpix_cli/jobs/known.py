@@ -85,7 +85,7 @@ def bad_pixels(
         views = [planes[number] for planes in known]
         if how.auto:
             tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions)[0]
-            single = tally.view(threshold_of(common), common.max_false)
+            single = tally.view(threshold_of(common), common.max_false, common.precision)
             views.append(single if weak is None else spare(single, weak[number % len(weak)]))
         for view in views:
             found |= repairable(mosaic, view.bad)
@@ -178,7 +178,9 @@ def _chosen(
         def model(gain: int | None, plane: int = plane) -> darkcurrent.Model | None:
             return _model(path, camera, plane, gain)
 
-        choice = choosing.choose(camera.evidence, plane, frame.conditions, mosaic, model, threshold, common.max_false)
+        choice = choosing.choose(
+            camera.evidence, plane, frame.conditions, mosaic, model, threshold, common.max_false, common.precision
+        )
         views.append(None if choice is None else choice.view)
         if choice is not None:
             notes += [f"{path.name}: {note}" for note in choice.notes if plane == 0]

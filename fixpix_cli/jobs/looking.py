@@ -58,9 +58,9 @@ def agreed(sums: Sequence[Tally], common: Common) -> list[DefectMap] | None:
     """The pixels that some frames together find bad, and with `LIGHT` alone those that they show to be light."""
     if sums[0].frames < 3:
         return None
-    views = [tally.view(threshold_of(common), common.max_false) for tally in sums]
+    views = [tally.view(threshold_of(common), common.max_false, common.precision) for tally in sums]
     for tally, view in zip(sums, views, strict=True):
-        view.dq[tally.light(threshold_of(common), common.max_false)] = LIGHT
+        view.dq[tally.light(threshold_of(common), common.max_false, common.precision)] = LIGHT
     return views
 
 
