@@ -19,12 +19,16 @@ FLOORS = {
 }  # fmt: skip
 KEEPERS = {
     "rawpy": {"files/raw.py"},
-    "tifffile": {"files/raw.py"},
-    "imagecodecs": {"files/segments.py", "files/raw.py", "files/png.py"},
-    "astropy": {"files/fits_io.py", "maps/fitsmap.py", "maps/evidencetables.py"},
+    "tifffile": {"files/raw.py", "maps/foreign/tiff.py"},
+    "imagecodecs": {"files/segments.py", "files/raw.py", "files/png.py", "maps/foreign/png.py"},
+    "astropy": {
+        "files/fits_io.py", "maps/fitsmap.py", "maps/evidencetables.py", "maps/foreign/fits_mask.py",
+        "maps/foreign/lsst_fits.py",
+    },
+    "h5py": {"maps/foreign/nexus.py"},
     "onnxruntime": {"nets/sessions.py"},
     "platformdirs": {"cli/options.py"},
-}
+}  # fmt: skip
 
 
 def floor_of(name):

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from . import hub
 from . import options as o
 
 app = typer.Typer(
@@ -13,6 +14,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+app.command("export")(hub.export)
+app.command("import")(hub.import_)
 
 Which = Annotated[str, typer.Argument(metavar="MAP", help="A map file, or part of its name in the store.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]

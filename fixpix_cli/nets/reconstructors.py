@@ -18,6 +18,7 @@ from ..mosaic import Array, Bool, Float32, Mosaic
 from ..normalise import patches
 from ..repair import repairable
 from . import registry
+from .correctors import MlpCorrector
 from .detectors import detect
 from .sessions import Session
 
@@ -33,14 +34,17 @@ _INPUTS: dict[str, tuple[int | str, ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class VitCorrector:
-    """A `repair.Corrector` that rebuilds whole tiles, from the samples and the mask.
+    """A `repair.Corrector` that rebuilds whole tiles, from the samples, the mask and what the mlp makes of them.
 
     Parameters
     ----------
     session : Session
+    mlp : MlpCorrector
+        Of the first estimates.
     """
 
     session: Session
+    mlp: MlpCorrector
 
     @classmethod
     def open(cls, name: str | Path = "vit", threads: int = 1) -> VitCorrector:
@@ -52,11 +56,11 @@ class VitCorrector:
         """
         session = registry.open_model(name, "correct", "vit", {patches.NORMALISATION: _INPUTS}, threads)
         session.card.number("suspect", session.source)
-        return cls(session)
+        return cls(session, MlpCorrector.open("mlp", threads))
 
     def supports(self, cfa: Cfa) -> bool:
-        """Whether the net knows this pattern: mono and Bayer; not X-Trans, not Quad-Bayer."""
-        return self.session.card.knows(cfa)
+        """Whether the nets know this pattern: mono and Bayer; not X-Trans, not Quad-Bayer."""
+        return self.session.card.knows(cfa) and self.mlp.supports(cfa)
 
     def __call__(self, mosaic: Mosaic, bad: Bool) -> Array:
         """Values for the bad pixels, whose stored values are never looked at.
@@ -76,7 +80,7 @@ class VitCorrector:
         FrameError
             The net does not know the CFA.
         """
-        return self.rebuild(mosaic, bad, patches.Seen.known)
+        return self.rebuild(mosaic, bad, lambda light, inside: patches.Seen.known(light, inside, self.mlp.refine))
 
     def rebuild(self, mosaic: Mosaic, bad: Bool, look: Callable[[Mosaic, Bool], patches.Seen]) -> Array:
         """Values as of `__call__`, from what `look` makes of the active area and its bad pixels."""
@@ -123,7 +127,7 @@ class BlindVit:
 
     def _look(self, light: Mosaic, _: Bool) -> patches.Seen:
         suspect = self.vit.session.card.number("suspect", self.vit.session.source)
-        return patches.Seen.unknown(light, self.doubt(light), suspect)
+        return patches.Seen.unknown(light, self.doubt(light), suspect, self.vit.mlp.refine)
 
 
 @cache

@@ -36,6 +36,7 @@ def options(description: str, settings: str) -> argparse.Namespace:
     parser.add_argument("--run", type=Path, default=None, help="folder of the pool, the log and the checkpoint")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--start", type=Path, help="checkpoint of another run whose weights a new run begins with")
     parser.add_argument("--table", action="store_true", help="only measure the exported models and print the table")
     found = parser.parse_args()
     if found.data is None:

@@ -136,13 +136,19 @@ def crop(seen: features.Seen | second.Second, bad: Any, ignored: Any, share: flo
     return (seen.features(rows, cols), np.full((1, 1, 1), mono, np.float32), *packed, logit)
 
 
-def train(folder: Path, settings: dict[str, Any], run: Path, device: str) -> tuple[Unet, dict[str, Any]]:
-    """The loop: weighted cross-entropy, cosine schedule, checkpoints."""
+def train(
+    folder: Path, settings: dict[str, Any], run: Path, device: str, start: Path | None
+) -> tuple[Unet, dict[str, Any]]:
+    """The loop: weighted cross-entropy, cosine schedule, checkpoints; from the weights of another run, or from none."""
     loop = settings["loop"]
     torch.manual_seed(settings["seed"])
     net = Unet(contract(settings).CHANNELS, settings["net"]["widths"]).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(net.parameters(), lr=loop["rate"], weight_decay=loop["decay"])
-    step, spent = 0, 0.0
+    step, spent, before = 0, 0.0, 0
+    if start is not None:
+        first = torch.load(start, weights_only=True, map_location="cpu")
+        net.load_state_dict(first["net"])
+        before = first["step"]
     checkpoint = shipping.Checkpoint(run / "checkpoint.pt", settings)
     if kept := checkpoint.read():
         net.load_state_dict(kept["net"])
@@ -184,6 +190,7 @@ def train(folder: Path, settings: dict[str, Any], run: Path, device: str) -> tup
         "steps": step,
         "seconds": round(time.monotonic() - started),
         "device": device,
+        "steps_before": before,
     }
 
 
@@ -255,7 +262,7 @@ def shipped(net: Unet, settings: dict[str, Any], facts: dict[str, Any], metrics:
 
 def main() -> None:
     options = shipping.options(__doc__ or "", "unet.toml")
-    net, facts = train(options.data, options.recipe, options.run, options.device)
+    net, facts = train(options.data, options.recipe, options.run, options.device, options.start)
     shipping.write(*shipped(net, options.recipe, facts, {}, options.data), options.run)
 
 

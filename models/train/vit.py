@@ -2,7 +2,8 @@
 
     python models/train/vit.py --data FOLDER          # or FIXPIX_DATA=FOLDER
 
-The net sees frames with first estimates in their holes: the true holes (mask-aware), or suspected ones (blind).
+The net sees frames with the shipped mlp's estimates in their holes: the true holes (mask-aware), or suspected ones
+(blind).
 Inputs and answers: `fixpix_cli/normalise/patches.py`. A run can be stopped at any time: started again, it goes on
 from its last checkpoint.
 """
@@ -26,6 +27,8 @@ from torch import nn
 
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Mosaic
+from fixpix_cli.nets import registry
+from fixpix_cli.nets.correctors import shipped_mlp
 from fixpix_cli.normalise import patches
 
 CODE = (
@@ -188,9 +191,9 @@ def rebuild_tiles(crop: Crop, settings: dict[str, Any], rng: np.random.Generator
     """Tiles for the rebuild net, with the true holes or with suspected ones."""
     if rng.random() < settings["blind_share"]:
         doubt = suspected(crop, settings, rng).astype(np.float32)
-        seen = patches.Seen.unknown(crop.damaged, doubt, 0.5)
+        seen = patches.Seen.unknown(crop.damaged, doubt, 0.5, shipped_mlp().refine)
     else:
-        seen = patches.Seen.known(crop.damaged, crop.bad)
+        seen = patches.Seen.known(crop.damaged, crop.bad, shipped_mlp().refine)
     rms = error_of(crop, seen)
     tops, lefts = corners(crop, settings["tiles"], rng)
     if not len(tops) or not rms > 0:
@@ -356,7 +359,7 @@ def pools(
 ) -> tuple[Tiles, Tiles]:
     """Tiles to train on, and some of validation cameras and photographs."""
     few = settings | {"crops": recipe["loop"]["validation"] // 4, "seconds": 1e9, "tiles": 4}
-    key = [key, recipe["data"], settings, recipe["seed"]]
+    key = [key, patches.NORMALISATION, registry.read("mlp").sha256, recipe["data"], settings, recipe["seed"]]
     tiles = kept(path, key, lambda: pool(folder, recipe, settings, make, "train"))
     held = kept(path.with_name(f"{path.name}-held"), key, lambda: pool(folder, recipe, few, make, "validate"))
     return tiles, held
@@ -381,6 +384,7 @@ def shipped(
     for axis in (2, 3):
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = side
     facts = facts | {
+        "first estimates": f"mlp, sha256 {registry.read('mlp').sha256}",
         "parameters": shipping.parameters(net),
         "torch_onnxruntime_difference": shipping.agreement(net, model, example),
     }

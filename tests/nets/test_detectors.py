@@ -15,7 +15,7 @@ from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Area, Mosaic
 from fixpix_cli.nets import registry
 from fixpix_cli.nets.cards import Card
-from fixpix_cli.nets.detectors import UnetDetector, detect, together
+from fixpix_cli.nets.detectors import UnetDetector, crowds, detect, together
 from fixpix_cli.nets.sessions import Session
 from fixpix_cli.normalise import features
 
@@ -112,7 +112,7 @@ def test_a_second_look_at_dense_damage():
     damaged, seen = crowded.with_samples(damage.samples), []
 
     class Dense(UnetDetector):
-        def ratios_of(self, plane):
+        def ratios_of(self, plane, wanted=None):
             seen.append(plane.trusted.mean())
             return np.where(damage.dq != 0, 9.0, -9.0).astype(np.float32)
 
@@ -128,14 +128,42 @@ def test_caution_is_for_short_exposures():
     assert short[20, 20] < long[20, 20]
 
 
-@pytest.mark.parametrize("pattern", ["cluster:3", "cluster:5", "columns"])
+@pytest.mark.parametrize("pattern", ["cluster:3", "cluster:5", "columns", "rows"])
 def test_clusters_and_lines_are_found(pattern):
-    """Rules alone, or rules and net together, find less than a quarter of them."""
+    """Rules alone find less than a quarter of them, a first look of the nets half of the rows."""
     clean = scene(BAYER[0], shape=(360, 480))
     damage = inject(clean, Injection(0.005, 0.7, pattern=pattern, seed=4))
-    flagged = detect(clean.with_samples(damage.samples)).probability > 0.3
-    ratios = score.detection(flagged, damage.dq != 0).ratios()
-    assert ratios["recall"] > 0.6 and ratios["precision"] > 0.9
+    found = detect(clean.with_samples(damage.samples))
+    ratios = score.detection(found.probability > 0.3, damage.dq != 0).ratios()
+    assert found.method == "rules+unet, second look at clusters"
+    assert ratios["recall"] > 0.8 and ratios["precision"] > 0.95
+
+
+def test_a_crowd_is_more_suspects_than_chance_puts_side_by_side():
+    suspects = np.zeros((200, 240), bool)
+    suspects[::20, ::20] = True  # one in four hundred, each alone
+    assert not crowds(suspects, 0.0025).any()
+    suspects[100:104, 100:104] = True
+    crowded = crowds(suspects, 0.0025)
+    assert crowded[96:108, 96:108].all() and crowded.mean() < 0.03
+    suspects[:, 31] = True
+    assert crowds(suspects, 0.0025)[:, 28:35].all()
+
+
+@pytest.mark.parametrize("rate", [0.0001, 0.01, 0.1])
+def test_scattered_suspects_are_no_crowd(rate):
+    suspects = np.random.default_rng(1).random((600, 700)) < rate
+    assert crowds(suspects, rate).mean() < 0.02
+
+
+def test_only_wanted_tiles_are_judged():
+    mosaic, wanted = frame(MONO, (600, 700)), np.zeros((600, 700), bool)
+    mosaic.samples[20, 20] = mosaic.samples[590, 690] = 9000
+    wanted[0, 0] = True
+    seen = features.Seen.of(mosaic)
+    part, whole = detector().ratios_of(seen, wanted), detector().ratios_of(seen)
+    assert np.array_equal(part[:512, :512], whole[:512, :512]) and part[20, 20] > 3
+    assert not part[512:].any() and not part[:, 512:].any()
 
 
 def test_both_must_speak_for_a_defect():
@@ -148,7 +176,7 @@ def test_rules_and_the_shipped_net_find_what_was_damaged(cfa):
     clean = scene(cfa, shape=(360, 480))
     damage = inject(clean, Injection(0.003, 0.7, seed=9))
     found = detect(clean.with_samples(damage.samples))
-    assert found.method == "rules+unet"
+    assert found.method.startswith("rules+unet")
     ratios = score.detection(found.probability > 0.5, damage.dq != 0).ratios()
     assert ratios["precision"] > 0.97 and ratios["recall"] > 0.9
 

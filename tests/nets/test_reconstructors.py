@@ -14,6 +14,7 @@ from fixpix_cli.errors import FrameError, ModelError
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Area, Mosaic
 from fixpix_cli.nets import registry
+from fixpix_cli.nets.correctors import shipped_mlp
 from fixpix_cli.nets.reconstructors import BlindVit, VitCorrector, shipped_blind, shipped_vit
 from fixpix_cli.normalise import patches
 from fixpix_cli.repair import least_squares, median, repair
@@ -35,6 +36,10 @@ def error(clean, bad, corrector, damaged):
     repaired = repair(damaged, bad, corrector).astype(float)
     assert np.array_equal(repaired[~bad], damaged.samples[~bad])
     return float(np.mean((repaired - clean.samples)[bad] ** 2))
+
+
+def known(mosaic, bad):
+    return patches.Seen.known(mosaic, bad, shipped_mlp().refine)
 
 
 # ------------------------------------------------------------- the tiles
@@ -67,7 +72,7 @@ def test_the_input_does_not_depend_on_gain_and_offset(cfa):
     damaged, bad = damage(scene(cfa))
     other = Mosaic(damaged.samples * 3.5 + 20000.0, cfa, ((0.0,),), 1.0)
     tops, lefts = patches.tiles_of(bad, cfa)
-    (a, unit), (b, wider) = (patches.encode(patches.Seen.known(m, bad), tops, lefts) for m in (damaged, other))
+    (a, unit), (b, wider) = (patches.encode(known(m, bad), tops, lefts) for m in (damaged, other))
     assert np.abs(a - b).max() < 0.02 and np.allclose(3.5 * unit, wider, rtol=1e-3)
 
 
@@ -78,9 +83,26 @@ def test_all_bayer_phases_are_the_same_to_the_net():
     tops, lefts = np.array([10]), np.array([20])
     cuts = []
     for mosaic, first in ((whole, 0), (cut, 1)):
-        seen = patches.Seen.known(mosaic, np.zeros(mosaic.shape, bool))
+        seen = known(mosaic, np.zeros(mosaic.shape, bool))
         cuts.append(patches.encode(seen, tops - first, lefts - first)[0][:, 4:8])
     assert np.array_equal(*cuts)
+
+
+def test_it_begins_from_the_mlps_estimates():
+    damaged, bad = damage(scene(BAYER[1]))
+    seen = known(damaged, bad)
+    values, sigma = shipped_mlp().answers(damaged, bad)
+    rows, cols = np.nonzero(bad)
+    answered = np.isfinite(values)
+    assert answered.mean() > 0.9
+    assert np.allclose(seen.filled.at(rows, cols)[answered], values[answered], atol=0.01)
+    assert np.allclose(seen.sigma[rows, cols][answered], sigma[answered], rtol=1e-5)
+    assert not seen.sigma[~bad].any() and np.array_equal(seen.trust == 0, bad)
+
+
+def test_the_card_names_the_mlp_that_it_was_trained_on():
+    card = registry.show("vit").card
+    assert card.training["first estimates"] == f"mlp, sha256 {registry.read('mlp').sha256}"
 
 
 # ------------------------------------------------------------- what the nets answer
@@ -190,7 +212,7 @@ def test_a_damaged_model_or_card_is_refused(tmp_path):
     path = tmp_path / "mine.onnx"
     for broken in (
         data[: len(data) // 2],
-        data.replace(b'"patches-1"', b'"patches-9"'),
+        data.replace(b'"patches-2"', b'"patches-9"'),
         data.replace(b'"inputs": {"flags"', b'"inputs": {"falgs"'),
     ):
         assert broken != data
