@@ -3,7 +3,8 @@
 The rule, for a frame of given exposure, gain and temperature:
 
 1. The darks (with biases) and the lights (with frames of unknown kind) whose conditions are nearest count as they are
-   if they lie within `NEAR`, one step of exposure; each kind by itself, since a dark shows what a scene hides.
+   if they lie within `NEAR`, one step of exposure, in what both state; each kind by itself, since a dark shows what
+   a scene hides.
 2. Where no dark is that near, but the darks of this gain state their exposures, the dark-current model takes their
    place: pixels that scale are bad with the probability that their predicted excess stands out of this frame's noise
    (`limits`); of the others stands what the nearest darks say. Pixels that are stuck or saturated are bad everywhere.
@@ -102,7 +103,7 @@ def choose(
     near = {
         family: told
         for family, told in found.items()
-        if told and told[0][0].distance(bin_) <= NEAR and family in families
+        if told and told[0][0].distance(bin_, unstated=0) <= NEAR and family in families
     }
     parts, notes = [_measured(tally) for _, tally in near.values()], []
     darks = found[DARK]

@@ -48,10 +48,10 @@ class Bin:
             temperature=None if temperature is None else round(temperature / 5) * 5,
         )
 
-    def distance(self, other: Bin) -> float:
+    def distance(self, other: Bin, unstated: float = 0.5) -> float:
         """How far two bins are apart, in stops; 6 C double a dark current and count as one stop.
 
-        A condition that one side does not state counts half a stop. A bias is an exposure of `BIAS` half stops
+        A condition that only one side states counts `unstated` stops. A bias is an exposure of `BIAS` half stops
         (1 ms), not an unstated one. Gain counts like exposure: amplified noise hides as many pixels as a shorter
         exposure does. The kind does not count here: `Evidence.nearest` asks the kinds one by one.
         """
@@ -59,7 +59,7 @@ class Bin:
         total = 0.0
         for mine, theirs, scale in (*terms, (self.temperature, other.temperature, 1 / 6)):
             if mine is None or theirs is None:
-                total += 0.0 if mine is theirs else 0.5
+                total += 0.0 if mine is theirs else unstated
             else:
                 total += abs(mine - theirs) * scale
         return total

@@ -142,6 +142,13 @@ def test_near_conditions_count_as_they_are():
     assert np.array_equal(choice.view.dq, tally.view().dq)
 
 
+def test_what_a_frame_does_not_state_is_no_difference():
+    known = evidence([(60, 0), (60, 0)])
+    wanted = Conditions(60, None, None, None, "light")
+    choice = choosing.choose(known, 0, wanted, lambda: None, lambda gain: None)
+    assert not choice.notes and np.array_equal(choice.view.dq, chosen(known, 60, 0).view.dq)
+
+
 def test_equally_near_conditions_are_summed():
     known = evidence([(30, 0), (60, 0), (60, 0)])
     bins, tally = known.nearest(0, Bin.of(Conditions(42, 100.0, 0.0, None, "dark")))
