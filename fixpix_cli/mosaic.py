@@ -163,6 +163,18 @@ class Mosaic:
             limit=self.limit,
         )
 
+    def upside_down(self) -> Mosaic:
+        """The plane with its rows in the opposite order."""
+        height = self.shape[0]
+        top, bottom = height - self.active.bottom, height - self.active.top
+        return replace(
+            self,
+            samples=self.samples[::-1],
+            cfa=self.cfa.flipped_rows(height),
+            black=tuple(self.black[(height - 1 - row) % len(self.black)] for row in range(len(self.black))),
+            active=Area(top, self.active.left, bottom, self.active.right),
+        )
+
     def light(self) -> Mosaic:
         """The active area alone (masked borders cut off)."""
         if self.active == Area(0, 0, *self.shape):

@@ -44,7 +44,8 @@ def ensure_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=folder)
         os.close(handle)
-        os.unlink(name)
+        with contextlib.suppress(FileNotFoundError):  # another run sweeps here at this moment
+            os.unlink(name)
         sweep(folder)
     except OSError as error:
         raise OutputFolderError(

@@ -91,6 +91,11 @@ class Sensor:
     def _has(self, kind: DQ) -> npt.NDArray[np.bool_]:
         return (self.truth & np.int32(kind)) != 0
 
+    def dark_signal(self, exposure: float, temperature: float = 0.0) -> Array:
+        """(H, W) float64: what each pixel's dark current gives on average, DN above black."""
+        signal: Array = self._physics[0] * exposure * 2 ** (temperature / 6)
+        return signal
+
     def expose(self, scene: Array | None, exposure: float, temperature: float = 0.0, number: int = 0) -> Mosaic:
         """Take a frame.
 
@@ -104,8 +109,8 @@ class Sensor:
             Of the frame: other noise and telegraph states.
         """
         rng = np.random.default_rng([self.seed, 13, number])
-        current, response, step = self._physics
-        signal = current * exposure * 2 ** (temperature / 6)
+        _, response, step = self._physics
+        signal = self.dark_signal(exposure, temperature)
         if scene is not None:
             rows, cols = self.cfa.period
             filters = np.empty(self.shape)

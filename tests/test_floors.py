@@ -11,20 +11,24 @@ PACKAGE = Path(fixpix_cli.__file__).parent
 FLOORS = {
     0: {"errors"},
     1: {"cfa", "mosaic", "planes", "tiles", "defects", "evidence", "normalise", "noise", "inject", "classical",
-        "tables", "repair", "score", "simulate"},
+        "tables", "repair", "score", "simulate", "suspects", "tally", "kinds", "starlight", "shapes",
+        "darkcurrent", "darks", "choosing", "checking"},
     2: {"safe", "fitsheader", "files", "maps", "nets"},
     3: {"jobs", "workers", "strategy"},
-    4: {"cli", "report", "__main__", "api"},
+    4: {"cli", "report", "plots", "__main__", "api"},
 }  # fmt: skip
 KEEPERS = {
     "rawpy": {"files/raw.py"},
     "tifffile": {"files/raw.py", "maps/foreign/tiff.py"},
     "imagecodecs": {"files/segments.py", "files/raw.py", "files/png.py", "maps/foreign/png.py"},
-    "astropy": {"files/fits_io.py", "maps/fitsmap.py", "maps/foreign/fits_mask.py", "maps/foreign/lsst_fits.py"},
+    "astropy": {
+        "files/fits_io.py", "maps/fitsmap.py", "maps/evidencetables.py", "maps/foreign/fits_mask.py",
+        "maps/foreign/lsst_fits.py",
+    },
     "h5py": {"maps/foreign/nexus.py"},
     "onnxruntime": {"nets/sessions.py"},
     "platformdirs": {"cli/options.py"},
-}
+}  # fmt: skip
 
 
 def floor_of(name):

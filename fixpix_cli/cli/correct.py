@@ -44,6 +44,7 @@ def command(
     store: o.Store = None,
     threshold: o.Threshold = None,
     max_false: o.MaxFalse = None,
+    confidence: o.Confidence = None,
     cfa: o.CfaOption = None,
     black: o.Black = None,
     white: o.White = None,
@@ -87,6 +88,7 @@ def command(
     )
     folder = None if in_place else out or Path("repaired")
     how = work.Repair(auto, tuple(map_files or ()), folder, method, fill, overwrite, resume, provenance, dq, dng)
+    settings = o.confident(settings, confidence)
     report = Report("repaired", as_json, quiet, verbose)
     report.follow(work.correct(paths, settings, how, store=o.store_folder(store), recurse=recurse))
     report.close()

@@ -20,6 +20,7 @@ def command(
     recurse: o.Recurse = False,
     threshold: o.Threshold = None,
     max_false: o.MaxFalse = None,
+    confidence: o.Confidence = None,
     cfa: o.CfaOption = None,
     black: o.Black = None,
     white: o.White = None,
@@ -51,6 +52,7 @@ def command(
     settings = o.common(
         cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time, planes=planes, hdu=hdu
     )
+    settings = o.confident(settings, confidence)
     report = Report("flagged", as_json, quiet, verbose)
     report.follow(work.detect(paths, settings, out=out, map_file=map_file, probability=probability, recurse=recurse))
     report.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +46,12 @@ Threshold = Annotated[
 ]
 MaxFalse = Annotated[
     float | None, typer.Option("--max-false", min=0.0, help="Or: expected good pixels flagged per frame.")
+]
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        "--confidence", min=0.0, max=1.0, help="Or: flag as many as keep the expected share of bad ones at this."
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 MaxMemory = Annotated[
@@ -112,6 +119,19 @@ def common(
     workers = max(1, min(jobs or available(), budget.total // PER_PROCESS))
     assume = Assume(Cfa.parse(cfa) if cfa else None, levels, white, camera, planes, _numbers(hdu))
     return Common(assume, threshold, max_false, workers, dry_run, budget)
+
+
+def confident(settings: Common, confidence: float | None) -> Common:
+    """The settings with `--confidence`, which stands alone.
+
+    Raises
+    ------
+    UsageError
+        Another of the three is given, too.
+    """
+    if confidence is not None and (settings.threshold is not None or settings.max_false is not None):
+        raise UsageError("give --threshold, --max-false or --confidence, one of them")
+    return replace(settings, precision=confidence)
 
 
 def start() -> None:

@@ -24,6 +24,11 @@ _BINNING = (("YBINNING", "BINY", "CCDYBIN"), ("XBINNING", "BINX", "CCDXBIN"))
 _MODELS = ("INSTRUME", "CAMERA", "CAMMODEL", "DETECTOR")
 _SERIALS = ("CAMSN", "SERIALNO", "CAM_SN", "CAM-SN", "SERNUM", "CAMERASN", "DET_SER", "DETSERNO", "INTSN")
 _EXPOSURES = ("EXPTIME", "EXPOSURE", "EXP_TIME", "EXPOTIME", "ITIME")
+#: Units in the brackets that open a card's comment (FITS standard 4.0, 4.3.2), in seconds.
+_UNITS = {"ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
+#: Which chip of several; where a subframe begins. Both belong to the way a sensor is read out.
+_CHIPS = ("DETECTOR", "CCDNAME", "DETNAME", "CHIPNAME", "CCDNUM")
+_ORIGINS = (("XORGSUBF", "CROPOFFX"), ("YORGSUBF", "CROPOFFY"))
 #: The camera's setting before the e-/ADU that follow from it.
 _GAINS = ("GAIN", "ISOSPEED", "ISO", "EGAIN", "E-GAIN", "CVF")
 _TEMPERATURES = ("CCD-TEMP", "CCD_TEMP", "CCDTEMP", "TEMPERAT", "CAMTCCD", "CAMTEMP", "DET-TEMP", "DETTEMP", "SET-TEMP")
@@ -79,16 +84,44 @@ def identity_of(main: Any, header: Any, mosaics: Sequence[Mosaic], assume: Assum
         shape=mosaics[0].shape,
         cfa=mosaics[0].cfa.name,
         binning=(int(binning[0] or 1), int(binning[1] or 1)),
-        readout=text_of(main, header, "READOUTM"),
+        readout=_readout(main, header, model),
         planes=len(mosaics),
     )
+
+
+def _readout(main: Any, header: Any, model: str) -> str:
+    """READOUTM, the chip where the model is not already its name, and the origin of a subframe."""
+    words = [text_of(main, header, "READOUTM")]
+    chip = text_of(main, header, *_CHIPS)
+    if chip and chip.lower() not in model.lower():
+        words.append(f"chip {chip}")
+    x, y = (int(number_of(main, header, *keys) or 0) for keys in _ORIGINS)
+    if x or y:
+        words.append(f"from {x},{y}")
+    return ", ".join(word for word in words if word)
+
+
+def _exposure(main: Any, header: Any) -> float | None:
+    """In seconds, unless the card's comment states another unit; EXPOINUS (SharpCap) is in microseconds."""
+    for key in _EXPOSURES:
+        if (value := number_of(main, header, key)) is None:
+            continue
+        scale = 1.0
+        for cards in (main, header):
+            if key in cards and (comments := getattr(cards, "comments", None)) is not None:
+                with contextlib.suppress(Exception):  # a card that is not standard FITS has no comment to trust
+                    unit = re.match(r"\s*\[\s*(\w+)\s*\]", comments[key])
+                    scale = _UNITS.get(unit[1].lower(), 1.0) if unit else 1.0
+        return value * scale
+    micro = number_of(main, header, "EXPOINUS")
+    return None if micro is None else micro * 1e-6
 
 
 def conditions_of(main: Any, header: Any) -> Conditions:
     """Exposure, gain, temperature, time and kind from header cards (any mapping), `header` before `main`."""
     word = text_of(main, header, "IMAGETYP", "FRAMETYP", "FRAME").lower()
     return Conditions(
-        exposure=number_of(main, header, *_EXPOSURES),
+        exposure=_exposure(main, header),
         gain=number_of(main, header, *_GAINS),
         temperature=_temperature(main, header),
         time=_time(main, header),

@@ -266,7 +266,11 @@ def black_of(tree: Tree, ifd: Ifd, active: Area, channel: int) -> tuple[tuple[fl
 
 
 def identity_of(tree: Tree, ifd: Ifd, mosaics: Sequence[Mosaic], assume: Assume) -> Identity:
-    """Camera, serial number and shape."""
+    """Camera, serial number, shape, and which of several sensors.
+
+    The cameras of a multispectral rig (MicaSense, Parrot) share one serial number; XMP tells them apart. So do
+    the lenses of phones, each with a sensor of its own, whose LensModel says which camera of the phone it is.
+    """
     first = tree.chain[0]
     places = [first, *(child for child in first.all() if child.exif), ifd]
     make, model = tree.text(first, 271), tree.text(first, 272) or tree.text(first, 50708)
@@ -281,7 +285,19 @@ def identity_of(tree: Tree, ifd: Ifd, mosaics: Sequence[Mosaic], assume: Assume)
         serial = serial or tree.text(place.exif, 42033)
     if assume.camera is not None:
         make, model, serial = "", assume.camera, ""
-    return Identity(make, model, serial, mosaics[0].shape, mosaics[0].cfa.name, planes=len(mosaics))
+    lens = next(filter(None, (tree.text(place.exif, 42036) for place in places)), "")
+    rig = xmp(tree, "RigCameraIndex") or xmp(tree, "BandName")
+    readout = f"camera {rig}" if rig else lens if re.search(r"\bcamera\b", lens, re.IGNORECASE) else ""
+    return Identity(make, model, serial, mosaics[0].shape, mosaics[0].cfa.name, readout=readout, planes=len(mosaics))
+
+
+def xmp(tree: Tree, *names: str) -> str:
+    """The first simple property of XMP (tag 700) by one of these names, of any namespace, or an empty text."""
+    packet = tree.raw(tree.chain[0], 700).decode("utf-8", "replace")
+    for name in names:
+        if match := re.search(rf"[\w-]+:{name}(?:\s*=\s*[\"']([^\"']*)|>([^<]*)<)", packet):
+            return html.unescape(match[1] or match[2] or "").strip()
+    return ""
 
 
 def astro_tiff(tree: Tree) -> dict[str, str]:
@@ -300,16 +316,18 @@ def astro_tiff(tree: Tree) -> dict[str, str]:
 def conditions_of(tree: Tree, ifd: Ifd) -> Conditions:
     """Exposure, ISO and time from EXIF; the rest from a FITS header in the description, if there is one."""
     from .fits_words import conditions_of as of_cards
+    from .fits_words import number_of
 
     ome = re.search(r"<(?:\w+:)?Plane\b[^>]*", _ome(tree))
     exif = next((place.exif for place in (tree.chain[0], ifd) if place.exif), None)
     first = tree.chain[0]
     cards = astro_tiff(tree)
     told = of_cards(cards, cards)
+    temperature = {"C": xmp(tree, "SensorTemperature", "ImagerTemperatureC")}
     return Conditions(
         exposure=tree.number(exif, 33434) or tree.number(first, 33434) or told.exposure or _ome_exposure(ome),
-        gain=tree.number(exif, 34855) or tree.number(first, 34855) or told.gain,
-        temperature=told.temperature,
+        gain=tree.number(exif, 34855, 34867) or tree.number(first, 34855) or told.gain,
+        temperature=number_of(temperature, temperature, "C") if temperature["C"] else told.temperature,
         time=tree.text(exif, 36867) or tree.text(first, 306) or told.time,
         kind=told.kind,
     )

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .. import files, maps, safe, workers
+from .. import checking, files, maps, safe, workers
 from ..errors import FixpixError, StoreError, UnusableError, UsageError
 from ..evidence import Bin, Counted, Evidence, Tally
+from ..maps.parts import flipped
 from ..mosaic import Frame, Identity, digest
 from .frames import assumed, load, methods_of, moment_name, threshold_of, told_by
 from .inputs import Source, find
@@ -52,7 +53,7 @@ def calibrate(
         _one_camera(sources, common, map_file)
     if not common.dry_run:
         _usable_store(map_file.absolute().parent if map_file is not None else store)
-    pending: dict[Path, list[tuple[Outcome, Evidence, Frame]]] = {}
+    pending: dict[tuple[Path, str], list[tuple[Outcome, Evidence, Any]]] = {}  # by map and the frames' row order
     items = [(s.path, common, kind, map_file, store) for s in sources]
     count = 0
     for outcome, evidence, identity in workers.run(
@@ -63,7 +64,7 @@ def calibrate(
                 result.maps[outcome.map] = maps.read_map(outcome.map)
             yield outcome
             continue
-        pending.setdefault(target_of(identity[0]), []).append((outcome, evidence, identity))
+        pending.setdefault((target_of(identity[0]), identity[1]), []).append((outcome, evidence, identity))
         count += 1
         if count >= _FLUSH:
             yield from _flush(pending, common, result)
@@ -173,39 +174,68 @@ def _digests(path: Path) -> frozenset[str]:
 _digest_cache: dict[Any, frozenset[str]] = {}
 
 
-def _flush(pending: dict[Path, list[Any]], common: Common, result: Calibrated) -> Iterator[Outcome]:
+def _compared(target: Path, row_order: str, waiting: list[Any]) -> list[Any]:
+    """What is pending for a map, compared with each other and with what it holds."""
+    known = Evidence()
+    if target.exists():
+        camera = maps.read_map(target)
+        opposite = row_order and camera.row_order and row_order != camera.row_order
+        known = flipped(camera.evidence) if opposite else camera.evidence
+    checked = checking.check(known, [evidence for _, evidence, _ in waiting])
+    return [
+        (replace(outcome, notes=(*outcome.notes, *found.notes)), found.evidence, facts)
+        for (outcome, _, facts), found in zip(waiting, checked, strict=True)
+    ]
+
+
+def _flush(pending: dict[Any, list[Any]], common: Common, result: Calibrated) -> Iterator[Outcome]:
     """Write what is pending into the maps; frames that another process counted meanwhile are skipped."""
-    for target, waiting in list(pending.items()):
-        identity, row_order, keys = waiting[0][2]
-        parts: list[Evidence] = []
-        taken: set[str] = set()
-        for _, evidence, _ in waiting:
-            if not evidence.frames.keys() & taken:
-                parts.append(evidence)
-                taken |= evidence.frames.keys()
-        settings = {"row_order": row_order, "threshold": threshold_of(common), "keys": keys}
-        misfits: list[Evidence] = []
+    for (target, row_order), waiting in list(pending.items()):
+        del pending[target, row_order]
         try:
-            camera, known = maps.add(target, identity, parts, **settings)
-        except ValueError:  # a further image of one of them has another size: add them one by one
-            known = set()
-            for part in parts:
-                try:
-                    camera, again = maps.add(target, identity, [part], **settings)
-                    known |= again
-                except ValueError:
-                    misfits.append(part)
-                    camera = maps.read_map(target)
-        result.maps[target] = camera
-        for outcome, evidence, _ in waiting:
-            if any(evidence is part for part in misfits):
-                error = (
-                    f"{outcome.path}: its images have other sizes than those that {target} counted; give another --map"
-                )
-                outcome = replace(outcome, output=None, status=FAILED, error=error, defects=0, rate=0.0, exit_code=1)
-            elif evidence.frames.keys() & known or not any(evidence is part for part in parts):
-                whole = evidence.frames.keys() <= camera.evidence.frames.keys()
-                why = "already counted" if whole else "some of its moments came in meanwhile; run it again for the rest"
-                outcome = replace(outcome, status=SKIPPED, output=None, defects=0, rate=0.0, method=why)
-            yield outcome
-        del pending[target]
+            yield from _flush_one(target, row_order, waiting, common, result)
+        except StoreError as error:  # the other cameras' maps may be whole
+            for outcome, _, _ in waiting:
+                yield replace(
+                    outcome, output=None, status=FAILED, error=f"{outcome.path}: {error}", defects=0, rate=0.0,
+                    exit_code=error.exit_code,
+                )  # fmt: skip
+
+
+def _flush_one(
+    target: Path, row_order: str, waiting: list[Any], common: Common, result: Calibrated
+) -> Iterator[Outcome]:
+    identity, _, keys = waiting[0][2]
+    waiting = _compared(target, row_order, waiting)
+    parts: list[Evidence] = []
+    taken: set[str] = set()
+    for _, evidence, _ in waiting:
+        if not evidence.frames.keys() & taken:
+            parts.append(evidence)
+            taken |= evidence.frames.keys()
+    settings = {"row_order": row_order, "threshold": threshold_of(common), "keys": keys}
+    misfits: list[Evidence] = []
+    try:
+        camera, known = maps.add(target, identity, parts, **settings)
+    except ValueError:  # a further image of one of them has another size: add them one by one
+        known = set()
+        for part in parts:
+            try:
+                camera, again = maps.add(target, identity, [part], **settings)
+                known |= again
+            except ValueError:
+                misfits.append(part)
+                camera = maps.read_map(target)
+    result.maps[target] = camera
+    notes: tuple[str, ...] = ()
+    if row_order and row_order != camera.row_order:
+        notes = (f"{target.name}: frames of row order {row_order} were flipped to the map's {camera.row_order}",)
+    for outcome, evidence, _ in waiting:
+        if any(evidence is part for part in misfits):
+            error = f"{outcome.path}: its images have other sizes than those that {target} counted; give another --map"
+            outcome = replace(outcome, output=None, status=FAILED, error=error, defects=0, rate=0.0, exit_code=1)
+        elif evidence.frames.keys() & known or not any(evidence is part for part in parts):
+            whole = evidence.frames.keys() <= camera.evidence.frames.keys()
+            why = "already counted" if whole else "some of its moments came in meanwhile; run it again for the rest"
+            outcome = replace(outcome, status=SKIPPED, output=None, defects=0, rate=0.0, method=why)
+        yield replace(outcome, notes=(*outcome.notes, *notes))

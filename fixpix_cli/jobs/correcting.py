@@ -142,6 +142,8 @@ def _said(common: Common, method: str, defects: int, used: Path | None) -> files
     from ..nets import registry
 
     limit = f"threshold {threshold_of(common):g}" if common.max_false is None else f"max-false {common.max_false:g}"
+    if common.precision is not None:
+        limit = f"confidence {common.precision:g}"
     details = [f"fixpix {limit}"]
     if used is not None:
         details.append(f"fixpix map {used.name} sha256 {hashlib.sha256(used.read_bytes()).hexdigest()[:16]}")

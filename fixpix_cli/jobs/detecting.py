@@ -61,7 +61,7 @@ def _detect_one(
             notes.append(said)
 
         def flagged(number: int) -> DefectMap:
-            mine = tallies[number].view(threshold_of(common), common.max_false)
+            mine = tallies[number].view(threshold_of(common), common.max_false, common.precision)
             return mine | known[number] if known else mine
 
         flags = Lazy(len(tallies), flagged)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .. import files, maps
+from .. import choosing, darkcurrent, darks, files, maps
 from ..defects import DefectMap
 from ..errors import FrameError, NoMapError
-from ..evidence import Bin
-from ..mosaic import Array, Bool, Frame, Lazy
+from ..mosaic import Array, Bool, Frame, Lazy, Mosaic
 from ..repair import repairable
 from .frames import tallies_of, threshold_of
-from .looking import Looked
+from .looking import Looked, bad_of, spare
 from .outcomes import Common
 from .repairing import Repair
 
@@ -62,15 +63,16 @@ def bad_pixels(
         stored, notes, used = _stored(frame, common, store)
         known = [stored] if stored is not None else []
     if not known and not how.auto:
-        where = (
-            "none of the given maps belongs to it" if how.maps else f"the store has no map of {frame.identity.camera}"
-        )
+        where = "none of the given maps belongs to it"
+        if not how.maps:
+            near = maps.Store(store).near(frame.identity)
+            where = f"the store has no map of {frame.identity.camera}" + "".join(f", {why}" for why in near[:2])
         raise NoMapError(f"{frame.source}: {where}; run `fixpix calibrate` on its darks, give --map, or use --auto")
     if how.auto and frame.moments > 1 and looked is None:
         looked = Looked.of(frame)
         weak = looked.weak(common)
     if how.auto and weak is not None:
-        known.append(weak * frame.moments)
+        known.append([bad_of(plane) for plane in weak] * frame.moments)
     if frame.prior is not None and (how.auto or not how.maps):
         listed, said = listed_in(frame)
         known.append([listed])
@@ -83,7 +85,8 @@ def bad_pixels(
         views = [planes[number] for planes in known]
         if how.auto:
             tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions)[0]
-            views.append(tally.view(threshold_of(common), common.max_false))
+            single = tally.view(threshold_of(common), common.max_false, common.precision)
+            views.append(single if weak is None else spare(single, weak[number % len(weak)]))
         for view in views:
             found |= repairable(mosaic, view.bad)
         if how.dq:
@@ -105,9 +108,13 @@ def _fit(mask: maps.MaskFile, frame: Frame, common: Common) -> tuple[list[Defect
                 "give that camera's map, or --camera to state the camera yourself"
             )
     try:
-        return maps.for_frame(mask, frame.shapes, frame.row_order, frame.moments)
+        planes, notes = maps.for_frame(mask, frame.shapes, frame.row_order, frame.moments)
     except FrameError as error:
         raise type(error)(f"{frame.source}: {error}") from error
+    if mask.camera is not None:
+        other = [d for d in maps.differences(mask.camera, frame.identity) if d.startswith(("binning", "read-out"))]
+        notes += [f"{mask.path}: was made with {', '.join(other)}"] if other else []
+    return planes, notes
 
 
 def _given(frame: Frame, common: Common, how: Repair) -> tuple[list[list[DefectMap]], list[str], Path | None]:
@@ -128,38 +135,70 @@ def _given(frame: Frame, common: Common, how: Repair) -> tuple[list[list[DefectM
 
 def _given_planes(path: Path, frame: Frame, common: Common) -> tuple[list[DefectMap], list[str]]:
     mask = maps.read_mask(path)
-    planes, notes = _fit(mask, frame, common)
-    if mask.camera is not None and (common.threshold is not None or common.max_false is not None):
-        camera = maps.read_map(path)
-        views = [
-            camera.evidence.view(n, threshold_of(common), common.max_false) or DefectMap.empty(shape)
-            for n, shape in enumerate(frame.shapes)
-        ]
-        turned = replace(mask, planes=tuple(views))
-        planes, notes = _fit(turned, frame, common)
-    return planes, notes
+    if mask.camera is None:
+        return _fit(mask, frame, common)
+    views, notes = _chosen(path, maps.read_map(path), frame, common)
+    known = [
+        plane if view is None else view for view, plane in itertools.zip_longest(views[: len(mask.planes)], mask.planes)
+    ]
+    planes, warnings = _fit(replace(mask, planes=tuple(known)), frame, common)
+    return planes, notes + warnings
 
 
 def _stored(frame: Frame, common: Common, store: Path) -> tuple[list[DefectMap] | None, list[str], Path | None]:
-    """The store's map of this camera under the nearest conditions."""
+    """The store's map of this camera under the frame's conditions."""
     path = maps.Store(store).find(frame.identity)
     if path is None:
         return None, [], None
     camera = maps.read_map(path)
-    wanted, notes, views = Bin.of(frame.conditions), [], []
-    for plane, shape in enumerate(frame.shapes):
-        nearest = camera.evidence.nearest(plane, wanted)
-        if nearest is None:
-            views.append(DefectMap.empty(shape))
-            continue
-        bin_, tally = nearest
-        threshold = camera.threshold if common.threshold is None else common.threshold
-        views.append(tally.view(threshold, common.max_false))
-        if plane == 0 and (distance := bin_.distance(wanted)) >= 2:
-            notes.append(f"{path.name}: nearest conditions are {bin_}, {distance:.1f} stops from this frame's")
+    found, notes = _chosen(path, camera, frame, common)
+    views = [DefectMap.empty(shape) if view is None else view for view, shape in zip(found, frame.shapes, strict=True)]
     mask = maps.MaskFile(path, tuple(views), camera.row_order, camera.identity)
     planes, warnings = maps.for_frame(mask, frame.shapes, frame.row_order, frame.moments)
     return planes, notes + warnings, path
+
+
+def _chosen(
+    path: Path, camera: maps.CameraMap, frame: Frame, common: Common
+) -> tuple[list[DefectMap | None], list[str]]:
+    """What a camera map says of each of a frame's planes (None: nothing), in the map's row order, and the notes."""
+    turned = bool(frame.row_order and camera.row_order and frame.row_order != camera.row_order)
+    threshold = camera.threshold if common.threshold is None else common.threshold
+    views: list[DefectMap | None] = []
+    notes: list[str] = []
+    for plane, shape in enumerate(frame.shapes):
+        if shape != camera.identity.shape:
+            views.append(None)
+            continue
+
+        def mosaic(plane: int = plane) -> Mosaic:
+            own = frame.moment(0)[plane]
+            return own.upside_down() if turned else own
+
+        def model(gain: int | None, plane: int = plane) -> darkcurrent.Model | None:
+            return _model(path, camera, plane, gain)
+
+        choice = choosing.choose(
+            camera.evidence, plane, frame.conditions, mosaic, model, threshold, common.max_false, common.precision
+        )
+        views.append(None if choice is None else choice.view)
+        if choice is not None:
+            notes += [f"{path.name}: {note}" for note in choice.notes if plane == 0]
+    return views, notes
+
+
+def _model(path: Path, camera: maps.CameraMap, plane: int, gain: int | None) -> darkcurrent.Model | None:
+    """The dark current of a camera, fitted once per process and state of the map."""
+    status = path.stat()
+    key = (path, status.st_mtime_ns, status.st_ino, plane, gain)
+    if key not in _models:
+        if len(_models) >= 8:
+            _models.clear()
+        _models[key] = darkcurrent.fit(darks.levels_of(camera.evidence, plane, gain))
+    return _models[key]
+
+
+_models: dict[Any, darkcurrent.Model | None] = {}
 
 
 def listed_in(frame: Frame) -> tuple[DefectMap, str]:

@@ -57,6 +57,7 @@ class Common:
     jobs: int = 1
     dry_run: bool = False
     budget: workers.Budget = field(default_factory=workers.Budget)
+    precision: float | None = None
 
 
 def attempt(path: Path, work: Callable[[], Outcome]) -> Outcome:

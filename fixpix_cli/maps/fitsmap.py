@@ -2,7 +2,10 @@
 
 All three hold an int32 image extension ``DQ`` (JWST bits, RICE-compressed) in
 the stored frame's shape and row order, and a ``DQ_DEF`` table. A camera map
-adds one ``EVIDENCE`` table per plane and condition bin and a ``FRAMES`` table.
+adds one ``EVIDENCE`` table per plane and condition bin, a ``FRAMES`` table and a
+``PARTS`` table (`parts`). Where several parts have evidence of one bin, ``PART``
+and ``GROUPS`` have it apart: who only uses the map need not read them.
+All HDUs carry checksums, so that a damaged map is known as such.
 
 Evidence is kept as a table of the suspected pixels rather than as images: it
 is exact, a hundred times smaller, and the time to read it follows the number
@@ -13,6 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,14 +29,23 @@ import numpy as np
 
 from .. import __version__, safe
 from ..defects import DESCRIPTIONS, DQ, DefectMap
-from ..errors import MismatchError, StoreError, UnreadableError
-from ..evidence import _DTYPE, DEFAULT_THRESHOLD, FIELDS, Bin, Counted, Evidence, Tally
-from ..mosaic import Array, Conditions, Identity
+from ..errors import FrameError, MismatchError, OutputFolderError, StoreError, UnreadableError
+from ..evidence import DEFAULT_THRESHOLD, Bin, Evidence, Tally
+from ..mosaic import Array, Identity
 from . import sparse
+from .evidencetables import (
+    FORMAT,
+    VERSIONS,
+    ascii_of,
+    frames_hdu,
+    parts_hdu,
+    parts_of,
+    read_frames,
+    tally_hdus,
+    tally_of,
+)
+from .parts import Part
 
-#: 1: no log-odds (SUPPORT, SUPPORTED, RATES); read as such, and those maps go by the mean probability alone.
-FORMAT = 2
-FIELDS_1 = tuple(name for name in FIELDS if name not in ("support", "supported"))
 _TILE_PIXELS = 3_000_000
 _BLOCK = 2880
 
@@ -62,7 +76,10 @@ class MaskFile:
 
 @dataclass(frozen=True, eq=False)
 class CameraMap:
-    """A camera's stored defect map: identity, evidence, and the threshold of its DQ view."""
+    """A camera's stored defect map: identity, evidence, and the threshold of its DQ view.
+
+    `parts` is the same evidence apart (`read_map` with ``parts=True``), or empty.
+    """
 
     identity: Identity
     evidence: Evidence
@@ -70,6 +87,13 @@ class CameraMap:
     threshold: float = DEFAULT_THRESHOLD
     detector: str = "rules"
     keys: tuple[int, ...] = (0,)
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def apart(self) -> tuple[Part, ...]:
+        """The evidence in parts; that of a map without any is one."""
+        whole = self.evidence.frames or self.evidence.tallies
+        return self.parts or ((Part("", "", self.evidence),) if whole else ())
 
     def view(self, plane: int) -> DefectMap:
         """DQ at the map's own threshold."""
@@ -86,11 +110,14 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", message=".*verification failed")  # of a checksum
             yield
     except FileNotFoundError as error:
         raise UnreadableError(f"{path}: no such file") from error
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError) as error:
         raise UnreadableError(f"{path}: not a readable map or mask ({str(error) or type(error).__name__})") from error
+    except UserWarning as error:
+        raise UnreadableError(f"{path}: is damaged ({str(error).strip().rstrip('.').lower()})") from error
 
 
 def _dq_hdu(planes: Sequence[DefectMap], extver: int) -> Any:
@@ -197,13 +224,20 @@ def read_mask(path: Path) -> MaskFile:
     UnreadableError
         Not FITS, damaged, or without a DQ extension.
     """
+    try:
+        return _read_mask(path)
+    except UnreadableError as error:
+        raise UnreadableError(f"{error}{_way_back(path, error)}") from error
+
+
+def _read_mask(path: Path) -> MaskFile:
     with _translated(path):
         listed = sparse.read(path)
-    if listed is not None and listed[1]:
+    if listed is not None and listed[1] and "FPXMAP" not in listed[0]:
         return _mask_of(path, *listed)
     from astropy.io import fits
 
-    with _translated(path), fits.open(path, memmap=False) as hdus:
+    with _translated(path), fits.open(path, memmap=False, checksum=True) as hdus:
         planes: list[DefectMap] = []
         for hdu in hdus:
             if hdu.name != "DQ":
@@ -283,6 +317,22 @@ def _identity(header: Any) -> Identity:
     )
 
 
+def read_identity(path: Path) -> Identity:
+    """Whose map a file is, without its evidence.
+
+    Raises
+    ------
+    UnreadableError
+        It is no camera map.
+    """
+    from astropy.io import fits
+
+    with _translated(path), fits.open(path, memmap=False) as hdus:
+        if "FPXMAP" not in hdus[0].header:
+            raise UnreadableError(f"{path}: is not a fixpix camera map")
+        return _identity(hdus[0].header)
+
+
 def write_map(path: Path, camera: CameraMap) -> None:
     """Write a camera map, replacing the file in one step; the caller holds the lock."""
     from astropy.io import fits
@@ -292,71 +342,67 @@ def write_map(path: Path, camera: CameraMap) -> None:
     header["CREATOR"] = f"fixpix {__version__}"
     header["FPXMAP"] = (FORMAT, "version of the fixpix map format")
     for key, name, comment in _IDENTITY:
-        header[key] = (_ascii(getattr(identity, name)), comment)
+        header[key] = (ascii_of(getattr(identity, name)), comment)
     header["FPXROWS"], header["FPXCOLS"] = identity.shape
     header["FPXBINY"], header["FPXBINX"] = identity.binning
     header["FPXPLANE"] = (identity.planes, "image planes per frame")
     header["FPXTHR"] = (camera.threshold, "mean probability that sets DO_NOT_USE in DQ")
     header["FPXDET"] = (camera.detector, "detector whose probabilities were summed")
     header["FPXN"] = (len(camera.evidence.frames), "frames counted")
+    header["FPXPARTS"] = (len(camera.parts), "parts of the evidence, see PARTS")
     if camera.row_order:
         header["ROWORDER"] = camera.row_order
     planes = [camera.view(plane) for plane in range(identity.planes)]
     hdus: list[Any] = [primary, *_dq_hdus(planes, camera.keys, len(set(camera.keys)) > 1), _definition_hdu()]
-    for number, ((plane, bin_), tally) in enumerate(camera.evidence.tallies.items(), 1):
-        columns = [fits.Column(name.upper(), "K", array=tally.entries[name]) for name in FIELDS]
-        hdu = fits.BinTableHDU.from_columns(columns)
-        hdu.header["EXTNAME"], hdu.header["EXTVER"] = "EVIDENCE", number
-        hdu.header["PLANE"], hdu.header["NFRAMES"], hdu.header["RATES"] = plane, tally.frames, tally.rates
-        for key, value in _bin_cards(bin_).items():
-            hdu.header[key] = value
-        hdus.append(hdu)
-    hdus.append(_frames_hdu(camera.evidence))
+    hdus += tally_hdus(camera.evidence, camera.parts)
+    hdus.append(frames_hdu(camera.evidence, camera.parts))
+    if camera.parts:
+        hdus.append(parts_hdu(camera.parts))
+    path = Path(os.path.realpath(path))
     try:
+        _part_company(path)
         with safe.replacing(path, overwrite=True) as temporary:
-            fits.HDUList(hdus).writeto(temporary, overwrite=True)
-    except OSError as error:
-        raise StoreError(f"{path}: the map could not be written ({safe.reason(error)})") from error
+            fits.HDUList(hdus).writeto(temporary, overwrite=True, checksum=True)
+            _keep_previous(path)
+    except (OSError, FrameError, OutputFolderError) as error:
+        why = safe.reason(error) if isinstance(error, OSError) else str(error)
+        raise StoreError(f"{path}: the map could not be written, it is as it was ({why})") from error
 
 
-def _bin_cards(bin_: Bin) -> dict[str, Any]:
-    cards = {"BINKIND": bin_.kind, "BINEXP": bin_.exposure, "BINGAIN": bin_.gain, "BINTEMP": bin_.temperature}
-    return {key: value for key, value in cards.items() if value not in (None, "")}
+def previous_of(path: Path) -> Path:
+    """Where the version of a map before the last change is kept."""
+    path = Path(os.path.realpath(path))
+    return path.with_name(f".{path.name}.bak")
 
 
-def _bin_of(header: Any) -> Bin:
-    return Bin(str(header.get("BINKIND", "")), header.get("BINEXP"), header.get("BINGAIN"), header.get("BINTEMP"))
+def _way_back(path: Path, error: UnreadableError) -> str:
+    """What to do about a map that cannot be read, where its previous version is there."""
+    if not path.exists() or not previous_of(path).exists() or "update fixpix" in str(error):
+        return ""
+    return f"; the version before its last change is kept: fixpix maps recover {path}"
 
 
-def _frames_hdu(evidence: Evidence) -> Any:
-    from astropy.io import fits
-
-    frames = list(evidence.frames.values())
-
-    def numbers(name: str) -> list[float]:
-        return [np.nan if (v := getattr(f.conditions, name)) is None else v for f in frames]
-
-    def text(name: str, width: int) -> Any:
-        values = [_ascii(getattr(f.conditions, name) or "") for f in frames]
-        return fits.Column(name.upper(), f"{width}A", array=np.array(values, f"U{width}"))
-
-    hdu = fits.BinTableHDU.from_columns(
-        [
-            fits.Column("DIGEST", "64A", array=np.array([f.digest for f in frames], "U64")),
-            fits.Column("NAME", "128A", array=np.array([_ascii(f.name)[:128] for f in frames], "U128")),
-            text("kind", 8),
-            fits.Column("EXPOSURE", "D", unit="s", array=numbers("exposure")),
-            fits.Column("GAIN", "D", array=numbers("gain")),
-            fits.Column("TEMPERATURE", "D", unit="deg_C", array=numbers("temperature")),
-            text("time", 40),
-        ]
-    )
-    hdu.header["EXTNAME"] = "FRAMES"
-    return hdu
+def _part_company(path: Path) -> None:
+    """End the hard link that a run left which was killed between keeping the old version and writing the new."""
+    previous = previous_of(path)
+    if path.exists() and previous.exists() and os.path.samefile(path, previous):
+        previous.unlink()
 
 
-def read_map(path: Path) -> CameraMap:
-    """Read a camera map with its evidence.
+def _keep_previous(path: Path) -> None:
+    """Keep the map that is about to be replaced; it has its name until the new one takes it."""
+    if not path.exists():
+        return
+    previous = previous_of(path)
+    previous.unlink(missing_ok=True)
+    try:
+        os.link(path, previous)
+    except OSError:  # a filesystem without hard links
+        shutil.copyfile(path, previous)
+
+
+def read_map(path: Path, parts: bool = False) -> CameraMap:
+    """Read a camera map with its evidence, on request also in its parts (to change it or to see its course).
 
     Raises
     ------
@@ -366,61 +412,35 @@ def read_map(path: Path) -> CameraMap:
     from astropy.io import fits
 
     try:
-        with _translated(path), fits.open(path, memmap=False) as hdus:
+        with _translated(path), fits.open(path, memmap=False, checksum=True) as hdus:
             header = hdus[0].header
             if "FPXMAP" not in header:
                 raise UnreadableError(f"{path}: is not a fixpix camera map")
-            if int(header["FPXMAP"]) > FORMAT:
+            version = int(header["FPXMAP"])
+            if version not in VERSIONS:
                 raise UnreadableError(
-                    f"{path}: has map format {header['FPXMAP']}, this fixpix reads up to {FORMAT}; update fixpix"
+                    f"{path}: has map format {version}, this fixpix reads 1 to {FORMAT}; update fixpix"
                 )
             identity = _identity(header)
             tallies: dict[tuple[int, Bin], Tally] = {}
             for hdu in hdus:
                 if hdu.name == "EVIDENCE":
-                    table = hdu.data
-                    entries = np.zeros(len(table), _DTYPE)
-                    for name in FIELDS if int(header["FPXMAP"]) > 1 else FIELDS_1:
-                        entries[name] = table[name.upper()]
-                    size = identity.shape[0] * identity.shape[1]
-                    if len(entries) and not 0 <= entries["pixel"].min() <= entries["pixel"].max() < size:
-                        raise ValueError("its evidence lies outside the frame")
-                    key = (int(hdu.header["PLANE"]), _bin_of(hdu.header))
-                    tallies[key] = Tally(
-                        identity.shape, int(hdu.header["NFRAMES"]), entries, int(hdu.header.get("RATES", 0))
-                    )
-            frames = {counted.digest: counted for counted in _read_frames(hdus["FRAMES"].data)}
+                    key, tally = tally_of(hdu, version, identity.shape)
+                    tallies[key] = tally
+            frames = {counted.digest: counted for counted in read_frames(hdus["FRAMES"].data)}
             keys = tuple(int(hdu.header.get("EXTVER", 1)) for hdu in hdus if hdu.name == "DQ")
+            evidence = Evidence(tallies, frames)
             return CameraMap(
                 identity,
-                Evidence(tallies, frames),
+                evidence,
                 str(header.get("ROWORDER", "")),
                 float(header.get("FPXTHR", DEFAULT_THRESHOLD)),
                 str(header.get("FPXDET", "")),
                 keys if len(keys) == identity.planes else tuple(range(identity.planes)),
+                parts_of(hdus, version, evidence, identity.shape) if parts and header.get("FPXPARTS") else (),
             )
     except UnreadableError as error:
-        raise StoreError(str(error)) from error
-
-
-def _read_frames(table: Any) -> Iterator[Counted]:
-    def number(value: float) -> float | None:
-        return None if np.isnan(value) else float(value)
-
-    for row in table:
-        conditions = Conditions(
-            number(row["EXPOSURE"]),
-            number(row["GAIN"]),
-            number(row["TEMPERATURE"]),
-            str(row["TIME"]).strip() or None,
-            str(row["KIND"]).strip() or None,
-        )
-        yield Counted(str(row["DIGEST"]).strip(), str(row["NAME"]).strip(), Bin.of(conditions), conditions)
-
-
-def _ascii(text: str) -> str:
-    """FITS headers hold ASCII only; other letters are written as ``?``."""
-    return text.encode("ascii", "replace").decode()
+        raise StoreError(f"{error}{_way_back(path, error)}") from error
 
 
 __all__ = [
