@@ -25,12 +25,16 @@ import numpy as np
 from .. import __version__, safe
 from ..defects import DESCRIPTIONS, DQ, DefectMap
 from ..errors import MismatchError, StoreError, UnreadableError
-from ..evidence import _DTYPE, DEFAULT_THRESHOLD, FIELDS, Bin, Counted, Evidence, Tally
+from ..evidence import DEFAULT_THRESHOLD, Bin, Counted, Evidence, Tally
 from ..mosaic import Array, Conditions, Identity
+from ..suspects import FIELDS, FIELDS_1, FIELDS_2, zeros
 
-#: 1: no log-odds (SUPPORT, SUPPORTED, RATES); read as such, and those maps go by the mean probability alone.
-FORMAT = 2
-FIELDS_1 = tuple(name for name in FIELDS if name not in ("support", "supported"))
+#: 3: levels in DN (MEASURED to FULL, PICTURES). 2: none of them; such entries are typed by their excess alone, and
+#: MEASURED counts the frames since. 1: no log-odds either (SUPPORT, SUPPORTED, RATES); those maps go by the mean
+#: probability until frames with log-odds come in, for which the older frames then count as silent. A map that is
+#: written becomes 3.
+FORMAT = 3
+_FIELDS = {1: FIELDS_1, 2: FIELDS_2, 3: FIELDS}
 _TILE_PIXELS = 3_000_000
 _BLOCK = 2880
 
@@ -290,6 +294,7 @@ def write_map(path: Path, camera: CameraMap) -> None:
         hdu = fits.BinTableHDU.from_columns(columns)
         hdu.header["EXTNAME"], hdu.header["EXTVER"] = "EVIDENCE", number
         hdu.header["PLANE"], hdu.header["NFRAMES"], hdu.header["RATES"] = plane, tally.frames, tally.rates
+        hdu.header["PICTURES"] = tally.pictures
         for key, value in _bin_cards(bin_).items():
             hdu.header[key] = value
         hdus.append(hdu)
@@ -352,25 +357,25 @@ def read_map(path: Path) -> CameraMap:
             header = hdus[0].header
             if "FPXMAP" not in header:
                 raise UnreadableError(f"{path}: is not a fixpix camera map")
-            if int(header["FPXMAP"]) > FORMAT:
+            version = int(header["FPXMAP"])
+            if version not in _FIELDS:
                 raise UnreadableError(
-                    f"{path}: has map format {header['FPXMAP']}, this fixpix reads up to {FORMAT}; update fixpix"
+                    f"{path}: has map format {version}, this fixpix reads 1 to {FORMAT}; update fixpix"
                 )
             identity = _identity(header)
             tallies: dict[tuple[int, Bin], Tally] = {}
             for hdu in hdus:
                 if hdu.name == "EVIDENCE":
                     table = hdu.data
-                    entries = np.zeros(len(table), _DTYPE)
-                    for name in FIELDS if int(header["FPXMAP"]) > 1 else FIELDS_1:
+                    entries = zeros(len(table))
+                    for name in _FIELDS[version]:
                         entries[name] = table[name.upper()]
                     size = identity.shape[0] * identity.shape[1]
                     if len(entries) and not 0 <= entries["pixel"].min() <= entries["pixel"].max() < size:
                         raise ValueError("its evidence lies outside the frame")
                     key = (int(hdu.header["PLANE"]), _bin_of(hdu.header))
-                    tallies[key] = Tally(
-                        identity.shape, int(hdu.header["NFRAMES"]), entries, int(hdu.header.get("RATES", 0))
-                    )
+                    counts = (int(hdu.header.get(name, 0)) for name in ("RATES", "PICTURES"))
+                    tallies[key] = Tally(identity.shape, int(hdu.header["NFRAMES"]), entries, *counts)
             frames = {counted.digest: counted for counted in _read_frames(hdus["FRAMES"].data)}
             keys = tuple(int(hdu.header.get("EXTVER", 1)) for hdu in hdus if hdu.name == "DQ")
             return CameraMap(

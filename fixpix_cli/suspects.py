@@ -1,0 +1,161 @@
+"""Floor 1. What one frame's samples say of its suspected pixels, as integers that add exactly.
+
+A pixel gets an entry from a frame that suspects it, and all sums of an entry
+run over those frames only: what a pixel did in frames that did not suspect it
+is not known (a sum over all frames from the first suspicion on would depend on
+their order). For a pixel that every frame suspects, such as a hot one in darks,
+the sums are over all frames and its mean level is unbiased. For one that only
+some frames suspect they are those of its conspicuous moments, so that its mean
+level is too high; ``suspected`` against the tally's frames says so.
+
+DN are kept in quarters. That is exact for integer samples, since the median of
+eight of them lies on half DN. Floats that are normalised to 1 are counted in
+65536ths of it. Levels are cut at 2**20 DN and variances at 2**34 DN^2, so that
+half a million frames of such extremes (and 10**8 of 16 bits) do not overflow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .mosaic import Array, Bool, Mosaic
+from .noise import NoiseModel
+from .repair import by_position, masked_median
+from .tiles import neighbours
+
+#: Excess is kept in quarters of a sigma, cut at +-8000 sigma.
+STEP, _CUT = 4, 32_000
+#: Levels are kept in quarters of a DN, variances in 256ths of a DN^2.
+QUARTERS, VARIANCE = 4, 256
+_MOST_DN, _MOST_VARIANCE = 1 << 20, 1 << 34
+#: A sample counts as full from this share of the span between black and white on.
+_FULL = 0.99
+#: A frame shows a picture where its samples spread by more than this many times the noise.
+_PICTURE = 3.0
+
+DTYPE = np.dtype(
+    [
+        ("pixel", np.int64),  # row * W + col, ascending
+        ("probability", np.int64),  # sum, fixed point
+        ("hits", np.int64),  # frames with probability >= 1/2
+        ("low", np.int64),  # frames at the black level under a signal
+        ("excess", np.int64),  # sum over suspecting frames, 1/4 sigma
+        ("squares", np.int64),  # sum of squares of the same
+        ("suspected", np.int64),  # frames with an entry
+        ("support", np.int64),  # sum of the log-likelihood ratios of the frames that support it, 1/256 nat
+        ("supported", np.int64),  # frames that support it
+        ("measured", np.int64),  # suspecting frames that the sums below know; maps of older formats lack them
+        ("level", np.int64),  # sum of sample - median of the 8 nearest of its colour, 1/4 DN
+        ("level2", np.int64),  # sum of squares of the same, 1/16 DN^2
+        ("value", np.int64),  # sum of sample - black, 1/4 DN
+        ("value2", np.int64),  # sum of squares of the same, 1/16 DN^2
+        ("noise", np.int64),  # sum of the noise variance at the sample's own level, 1/256 DN^2
+        ("beside", np.int64),  # sum of what its four direct neighbours share of its light, 1/4 DN
+        ("full", np.int64),  # frames at the white level
+    ]
+)
+FIELDS: tuple[str, ...] = DTYPE.names or ()
+#: What maps of the older formats hold.
+FIELDS_1 = FIELDS[: FIELDS.index("support")]
+FIELDS_2 = FIELDS[: FIELDS.index("measured")]
+
+_EDGES = np.array(((-1, 0), (0, -1), (0, 1), (1, 0)))
+
+
+def measured(mosaic: Mosaic, pixels: Array) -> dict[str, Array]:
+    """The sums that one frame adds to its suspected pixels' entries, by field.
+
+    Parameters
+    ----------
+    mosaic : Mosaic
+    pixels : (N,) int64 array
+        row * W + col.
+
+    Returns
+    -------
+    dict of str to (N,) int64 array
+        ``low``, ``excess`` and ``squares``, and from ``measured`` on the fields of `DTYPE`. ``beside`` is the second
+        least of the direct neighbours' excesses over their own colours: a star's light is in all of them, while
+        up to two bad neighbours in a cluster do not count.
+    """
+    rows, cols = np.divmod(pixels, mosaic.shape[1])
+    good = np.broadcast_to(True, mosaic.shape) if mosaic.is_integer else np.isfinite(mosaic.samples)
+    good = np.ascontiguousarray(good)
+    noise, scale = NoiseModel.of(mosaic), _scale(mosaic)
+    black = mosaic.black_at(rows, cols).astype(np.float64)
+    sample = mosaic.samples[rows, cols].astype(np.float64)
+    sample = np.where(np.isfinite(sample), sample, black)
+    middle = _middle(mosaic, good, rows, cols, sample)
+    sigma = noise.sigma(middle - black)
+    excess = _integers((sample - middle) / sigma, STEP, _CUT / STEP)
+    level, value = (_integers(dn * scale, QUARTERS, _MOST_DN) for dn in (sample - middle, sample - black))
+    white = black + _FULL * (mosaic.white - black)
+    return {
+        "low": ((sample - black <= 0.1 * (middle - black)) & (middle - black > 10 * sigma)).astype(np.int64),
+        "excess": excess,
+        "squares": excess**2,
+        "measured": np.ones(len(pixels), np.int64),
+        "level": level,
+        "level2": level**2,
+        "value": value,
+        "value2": value**2,
+        "noise": _integers((noise.sigma(sample - black) * scale) ** 2, VARIANCE, _MOST_VARIANCE),
+        "beside": _integers(_beside(mosaic, good, rows, cols) * scale, QUARTERS, _MOST_DN),
+        "full": (sample >= white).astype(np.int64),
+    }
+
+
+def shows_picture(mosaic: Mosaic) -> bool:
+    """Whether the samples of any colour spread by more than noise does, as those of darks and biases do not."""
+    light, noise = mosaic.light(), NoiseModel.of(mosaic)
+    rows, cols = light.cfa.period
+    for r, c in light.cfa.positions:
+        plane = light.samples[r::rows, c::cols]
+        sparse = plane[:: max(1, plane.shape[0] // 256), :: max(1, plane.shape[1] // 256)].astype(np.float64)
+        sparse = sparse[np.isfinite(sparse)]
+        if not sparse.size:
+            continue
+        low, middle, high = np.quantile(sparse, (0.25, 0.5, 0.75))
+        black = light.black[r % len(light.black)][c % len(light.black[0])]
+        if (high - low) / 1.349 > _PICTURE * float(noise.sigma(np.array([middle - black]))[0]):
+            return True
+    return False
+
+
+def _scale(mosaic: Mosaic) -> float:
+    return 1.0 if mosaic.is_integer or mosaic.white > 1 else 65536.0
+
+
+def _integers(values: Array, steps: int, most: float) -> Array:
+    """Fixed point: `values` in units of 1 / steps, cut at +-most."""
+    return np.rint(np.clip(values, -most, most) * steps).astype(np.int64)
+
+
+def _middle(mosaic: Mosaic, good: Bool, rows: Array, cols: Array, otherwise: Array) -> Array:
+    """(N,) float64 medians of the 8 nearest samples of the same colour, DN."""
+    middle = np.empty(len(rows))
+    for position, index in by_position(mosaic, rows, cols):
+        offsets = np.array(mosaic.cfa.nearest(*position, 8))
+        v, ok = neighbours(mosaic.samples, good, rows[index], cols[index], offsets)
+        middle[index] = masked_median(v.astype(np.float64), ok)
+    return np.where(np.isfinite(middle), middle, otherwise)
+
+
+def _beside(mosaic: Mosaic, good: Bool, rows: Array, cols: Array) -> Array:
+    """(N,) float64: the second least excess among the direct neighbours, DN; 0 where there are fewer than three."""
+    near = np.stack([rows, cols], axis=1)[:, None, :] + _EDGES
+    inside = ((near >= 0) & (near < mosaic.shape)).all(axis=2)
+    near = np.where(inside[:, :, None], near, np.stack([rows, cols], axis=1)[:, None, :])
+    r, c = near[..., 0].reshape(-1), near[..., 1].reshape(-1)
+    sample = mosaic.samples[r, c].astype(np.float64)
+    excess = (sample - _middle(mosaic, good, r, c, sample)).reshape(inside.shape)
+    usable = inside & good[near[..., 0], near[..., 1]]
+    second = np.sort(np.where(usable, excess, np.inf), axis=1)[:, 1]
+    return np.where(usable.sum(axis=1) >= 3, second, 0.0)
+
+
+def zeros(count: int) -> Any:
+    """Entries that say nothing yet."""
+    return np.zeros(count, DTYPE)
