@@ -7,8 +7,9 @@ SATURATED
 DEAD
     darker, and near the black level while its neighbours have a signal.
 OTHER_BAD_PIXEL (stuck)
-    its value fluctuates less than the noise of that level can (a chance of one
-    in a thousand), whatever scene or dark current do. JWST has no bit of its own.
+    its value hardly fluctuates: by less than a seventh of the noise that every
+    working pixel has (and by chance less than once in a thousand), whatever
+    scene or dark current do. JWST has no bit for it.
 TELEGRAPH
     switches between levels (random telegraph signal). Either it is missing in a
     tenth of at least five frames though, where it is seen, it is so far above
@@ -42,6 +43,8 @@ HOT_SIGMA = 20.0
 #: Excess in sigma, even in its least moments, from which on a steady pixel would be seen in every dark.
 _SEEN = 8.0
 _FEWEST_STUCK, _FEWEST_TELEGRAPH = 3, 5
+#: A stuck value's variance relative to that of the noise.
+_STILL = 0.02
 #: Fluctuation of steady pixels: so many times the noise, and this share of the level (dark current within one bin).
 _NOISY, _DRIFT = 3.0, 0.35
 
@@ -116,12 +119,12 @@ def _stuck(entries: Any) -> Bool:
     """Whether a value fluctuates less than noise can: the lower tail of chi-square, by its leading term."""
     times = entries["measured"]
     expected = np.maximum(_mean(entries, "noise", VARIANCE), 1 / 12)
-    variance = np.nan_to_num(_variance(entries, "value")) + 1 / 12  # what rounding hides
+    variance = np.nan_to_num(_variance(entries, "value"))
     half = (np.maximum(times, 2) - 1) / 2
     known, place = np.unique(half, return_inverse=True)
     factorial = np.array([math.lgamma(k + 1) for k in known])[place] if len(known) else half
-    tail = half * np.log(half * variance / expected) - factorial
-    return (times >= _FEWEST_STUCK) & (variance < expected) & (tail < math.log(1e-3))
+    tail = half * np.log(half * (variance + 1 / 12) / expected) - factorial  # 1/12: what rounding hides
+    return (times >= _FEWEST_STUCK) & (variance < _STILL * expected) & (tail < math.log(1e-3))
 
 
 def _telegraph(entries: Any, excess: Array, frames: int, is_dark_set: bool) -> Bool:

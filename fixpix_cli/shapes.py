@@ -107,7 +107,7 @@ def found(bad: Bool) -> Shapes:
         free[run.part] = False
     for run in columns:
         free[order[run.part]] = False
-    labels = _components(rows[free], cols[free], bad.shape[1])
+    labels = components(rows[free], cols[free], bad.shape[1])
     _, first, size = np.unique(labels, return_index=True, return_counts=True)
     places = sorted(zip(-size, rows[free][first], cols[free][first], strict=True))
     return Shapes(
@@ -143,7 +143,7 @@ def _runs(lines: Array, places: Array, length: int) -> list[_Run]:
     return out
 
 
-def _components(rows: Array, cols: Array, width: int) -> Array:
+def components(rows: Array, cols: Array, width: int) -> Array:
     """(N,) labels of 8-connected components of pixels that are sorted row by row; a label is a pixel's index."""
     flat = rows * width + cols
     label = np.arange(len(flat))

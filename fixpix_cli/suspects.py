@@ -32,8 +32,8 @@ QUARTERS, VARIANCE = 4, 256
 _MOST_DN, _MOST_VARIANCE = 1 << 20, 1 << 34
 #: A sample counts as full from this share of the span between black and white on.
 _FULL = 0.99
-#: A frame shows a picture where its samples spread by more than this many times the noise.
-_PICTURE = 3.0
+#: A frame shows a picture where local medians exceed their own median by so many times the noise; the fewest of them.
+_PICTURE, _FEW = 5.0, 200
 
 DTYPE = np.dtype(
     [
@@ -51,8 +51,8 @@ DTYPE = np.dtype(
         ("level2", np.int64),  # sum of squares of the same, 1/16 DN^2
         ("value", np.int64),  # sum of sample - black, 1/4 DN
         ("value2", np.int64),  # sum of squares of the same, 1/16 DN^2
-        ("noise", np.int64),  # sum of the noise variance at the sample's own level, 1/256 DN^2
-        ("beside", np.int64),  # sum of what its four direct neighbours share of its light, 1/4 DN
+        ("noise", np.int64),  # sum of the noise variance that is the least a working pixel has, 1/256 DN^2
+        ("beside", np.int64),  # sum of the second least excess among its four direct neighbours, 1/4 DN
         ("full", np.int64),  # frames at the white level
     ]
 )
@@ -77,8 +77,8 @@ def measured(mosaic: Mosaic, pixels: Array) -> dict[str, Array]:
     -------
     dict of str to (N,) int64 array
         ``low``, ``excess`` and ``squares``, and from ``measured`` on the fields of `DTYPE`. ``beside`` is the second
-        least of the direct neighbours' excesses over their own colours: a star's light is in all of them, while
-        up to two bad neighbours in a cluster do not count.
+        least of the direct neighbours' excesses over their own colours: a star's light is in all of them, while up to
+        two bad neighbours in a cluster do not count.
     """
     rows, cols = np.divmod(pixels, mosaic.shape[1])
     good = np.broadcast_to(True, mosaic.shape) if mosaic.is_integer else np.isfinite(mosaic.samples)
@@ -101,25 +101,30 @@ def measured(mosaic: Mosaic, pixels: Array) -> dict[str, Array]:
         "level2": level**2,
         "value": value,
         "value2": value**2,
-        "noise": _integers((noise.sigma(sample - black) * scale) ** 2, VARIANCE, _MOST_VARIANCE),
+        "noise": _integers((noise.sigma(np.minimum(sample, middle) - black) * scale) ** 2, VARIANCE, _MOST_VARIANCE),
         "beside": _integers(_beside(mosaic, good, rows, cols) * scale, QUARTERS, _MOST_DN),
         "full": (sample >= white).astype(np.int64),
     }
 
 
 def shows_picture(mosaic: Mosaic) -> bool:
-    """Whether the samples of any colour spread by more than noise does, as those of darks and biases do not."""
-    light, noise = mosaic.light(), NoiseModel.of(mosaic)
-    rows, cols = light.cfa.period
-    for r, c in light.cfa.positions:
-        plane = light.samples[r::rows, c::cols]
-        sparse = plane[:: max(1, plane.shape[0] // 256), :: max(1, plane.shape[1] // 256)].astype(np.float64)
-        sparse = sparse[np.isfinite(sparse)]
-        if not sparse.size:
+    """Whether medians over small neighbourhoods spread by more than noise does, unlike those of darks and biases.
+
+    Stars count as a picture where at least one pixel in a thousand has their light; hot pixels, which the medians
+    pass over, do not.
+    """
+    light = mosaic.light()
+    noise = NoiseModel.of(light)
+    grid = [np.arange(1, n - 1, max(1, n // 200) | 1) for n in light.shape]
+    rows, cols = (axis.reshape(-1) for axis in np.meshgrid(*grid, indexing="ij"))
+    good = np.ascontiguousarray(np.broadcast_to(True, light.shape) if light.is_integer else np.isfinite(light.samples))
+    middle = _middle(light, good, rows, cols, np.full(len(rows), np.nan)) - light.black_at(rows, cols)
+    for _, index in by_position(light, rows, cols):
+        known = middle[index][np.isfinite(middle[index])]
+        if known.size < _FEW:
             continue
-        low, middle, high = np.quantile(sparse, (0.25, 0.5, 0.75))
-        black = light.black[r % len(light.black)][c % len(light.black[0])]
-        if (high - low) / 1.349 > _PICTURE * float(noise.sigma(np.array([middle - black]))[0]):
+        half, high = np.quantile(known, (0.5, 0.999))
+        if high - half > _PICTURE * float(noise.sigma(np.array([half]))[0]):
             return True
     return False
 

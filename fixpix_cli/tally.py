@@ -18,7 +18,8 @@ of weak defects (d = 0.2) where the mean found 93 %, both without a false one
 be when the scene stands still, since then one texture speaks N times (precision
 0.04 on the same photographs). So they count only where the scene moves, which
 the tally itself shows (`Tally.moves`): suspects of weak evidence come again and
-again in a still scene, and hardly ever twice in a moving one.
+again in a still scene, and hardly ever twice in a moving one. What the frames
+together show to be starlight counts in neither (`starlight`).
 
 Evidence is stored; flags are a view of it (`Tally.view`), made with the
 threshold or the false-positive promise of the moment.
@@ -31,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from . import kinds
+from . import kinds, starlight
 from .defects import DefectMap
 from .mosaic import Array, Float32, Mosaic
 from .suspects import FIELDS, measured, shows_picture, zeros
@@ -157,8 +158,12 @@ class Tally:
 
     @property
     def confidence(self) -> Array:
-        """(N,) float64: the accumulated probability where the scene moves, else the mean one."""
-        return self.posterior if self.moves else self.mean
+        """(N,) float64: the accumulated probability where the scene moves, else the mean one; 0 for starlight."""
+        confidence = self.posterior if self.moves else self.mean
+        if not self.pictures or self.rates >= starlight.SPARSE * _RATE * self.frames:
+            return confidence
+        suspicious = confidence >= starlight.SUSPICIOUS
+        return np.where(starlight.of_stars(self.entries, suspicious, self.shape), 0.0, confidence)
 
     def chosen(self, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None) -> Array:
         """(N,) bool: which entries count as bad.

@@ -19,7 +19,6 @@ from fixpix_cli import score
 from fixpix_cli.cfa import BAYER, MONO, XTRANS, Cfa
 from fixpix_cli.mosaic import Area, Array, Bool, Mosaic
 from fixpix_cli.noise import NoiseModel
-from fixpix_cli.planes import bands
 from fixpix_cli.simulate import Sensor
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "models" / "train"))
@@ -156,22 +155,27 @@ NIGHT = "MicroObservatory, one night"
 
 
 def isolated(shots: Sequence[Shot]) -> Bool:
-    """Pixels that stand alone in the mean of some undamaged frames: real hot or dead ones, whose scene stands still.
+    """Pixels that stand out, alone and on the same place, in most of some undamaged frames whose scene moves.
 
-    More than 5 sigma beyond all 8 neighbours of their colour, which lie within a quarter of that of their own median;
-    the neighbours of a star's middle share its light.
+    The median over the frames of a pixel's excess over its 8 neighbours of one colour passes over what the moving sky
+    brings; it must exceed 5 sigma of one frame, and ten times that of the second least of the direct neighbours, which
+    share a star's light. Mono only.
     """
-    first = shots[0].mosaic
-    mosaic = first.with_samples(np.mean([shot.mosaic.samples for shot in shots], axis=0).astype(np.float32))
-    noise, out = NoiseModel.of(mosaic), np.zeros(mosaic.shape, bool)
-    for band in bands(mosaic.samples - mosaic.black_frame(), mosaic.cfa, score.RADIUS):
-        for position in mosaic.cfa.positions:
-            around = np.stack([band.view(position, o) for o in score.plane_neighbours(mosaic.cfa, position)])
-            middle = np.median(around, axis=0)
-            excess, spread = band.view(position) - middle, np.abs(around - middle).max(axis=0)
-            alone = (np.abs(excess) - spread > 5 * noise.sigma(middle)) & (spread < 0.25 * np.abs(excess))
-            band.put(out, position, alone)
-    return out
+    around = [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if r or c]
+    excesses = []
+    for shot in shots:
+        samples = shot.mosaic.samples.astype(np.float64)
+        excesses.append(samples - np.median([_moved(samples, *offset) for offset in around], axis=0))
+    staying = np.median(excesses, axis=0)
+    sigma = 1.4826 * np.median(np.abs(np.array(excesses) - staying))
+    beside = np.sort([_moved(staying, *offset) for offset in around if 0 in offset], axis=0)[1]
+    return (staying > 5 * sigma) & (beside < 0.1 * staying)
+
+
+def _moved(image: Array, row: int, col: int) -> Array:
+    """The image as seen from its neighbour at (row, col); edges are repeated."""
+    padded = np.pad(image, 1, mode="edge")
+    return padded[1 + row : 1 + row + image.shape[0], 1 + col : 1 + col + image.shape[1]]
 
 
 def sequences(folder: Path, quick: bool = False) -> dict[str, list[Shot]]:
