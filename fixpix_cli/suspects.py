@@ -11,7 +11,7 @@ level is too high; ``suspected`` against the tally's frames says so.
 DN are kept in quarters. That is exact for integer samples, since the median of
 eight of them lies on half DN. Floats that are normalised to 1 are counted in
 65536ths of it. Levels are cut at 2**20 DN and variances at 2**34 DN^2, so that
-half a million frames of such extremes (and 10**8 of 16 bits) do not overflow.
+a quarter of a million frames of such extremes (and 10**8 of 16 bits) do not overflow.
 """
 
 from __future__ import annotations

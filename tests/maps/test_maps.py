@@ -7,22 +7,23 @@ import pytest
 from astropy.io import fits
 from conftest import scene
 
-from fixpix_cli import maps
+from fixpix_cli import kinds, maps
 from fixpix_cli.defects import DQ, DefectMap
 from fixpix_cli.errors import MismatchError, StoreError, UnreadableError
 from fixpix_cli.evidence import Bin, Counted, Evidence, Tally
 from fixpix_cli.mosaic import Conditions, Identity
+from fixpix_cli.suspects import FIELDS_1, FIELDS_2
 
 IDENTITY = Identity("", "Cam", "7", (40, 50), "RGGB")
+CONDITIONS = Conditions(60.0, 100.0, -5.0, "2026-01-01", "dark")
 
 
 def part(n):
     rng = np.random.default_rng(n)
     probability = np.where(rng.random((40, 50)) < 0.1, rng.random((40, 50)), 0).astype(np.float32)
-    conditions = Conditions(60.0, 100.0, -5.0, "2026-01-01", "dark")
-    bin_ = Bin.of(conditions)
+    bin_ = Bin.of(CONDITIONS)
     tally = Tally.of(scene(shape=(40, 50), seed=n), probability, 0.1)
-    return Evidence({(0, bin_): tally}, {f"{n:064d}": Counted(f"{n:064d}", f"f{n}", bin_, conditions)})
+    return Evidence({(0, bin_): tally}, {f"{n:064d}": Counted(f"{n:064d}", f"f{n}", bin_, CONDITIONS)})
 
 
 def test_a_map_comes_back_bit_for_bit(tmp_path):
@@ -34,23 +35,55 @@ def test_a_map_comes_back_bit_for_bit(tmp_path):
     assert np.array_equal(maps.read_mask(path).planes[0].dq, read.view(0).dq)
 
 
-def test_a_map_of_the_first_format_is_read_and_grows(tmp_path):
-    path = tmp_path / "old.map.fits"
-    maps.add(path, IDENTITY, [part(1)])
+def older(path, version, evidence):
+    """A map as fixpix wrote it before: format 1 without log-odds, format 2 without levels."""
+    fields = FIELDS_1 if version == 1 else FIELDS_2
+    primary = fits.PrimaryHDU()
+    primary.header["FPXMAP"], primary.header["FPXMODEL"], primary.header["FPXSER"] = version, "Cam", "7"
+    primary.header["FPXROWS"], primary.header["FPXCOLS"], primary.header["FPXCFA"] = 40, 50, "RGGB"
+    hdus = [primary, fits.CompImageHDU(evidence.view(0).dq, name="DQ")]
+    for (plane, bin_), tally in evidence.tallies.items():
+        columns = [fits.Column(name.upper(), "K", array=tally.entries[name]) for name in fields]
+        hdu = fits.BinTableHDU.from_columns(columns, name="EVIDENCE")
+        hdu.header["PLANE"], hdu.header["NFRAMES"], hdu.header["BINKIND"] = plane, tally.frames, bin_.kind
+        hdu.header["BINEXP"], hdu.header["BINGAIN"], hdu.header["BINTEMP"] = bin_.exposure, bin_.gain, bin_.temperature
+        if version == 2:
+            hdu.header["RATES"] = tally.rates
+        hdus.append(hdu)
+    frames = list(evidence.frames.values())
+    texts = {"DIGEST": [f.digest for f in frames], "NAME": [f.name for f in frames], "KIND": ["dark"] * len(frames)}
+    columns = [fits.Column(name, "64A", array=np.array(values, "U64")) for name, values in texts.items()]
+    for name in ("exposure", "gain", "temperature"):
+        columns.append(fits.Column(name.upper(), "D", array=[getattr(f.conditions, name) for f in frames]))
+    columns.append(fits.Column("TIME", "40A", array=np.array(["2026-01-01"] * len(frames), "U40")))
+    hdus.append(fits.BinTableHDU.from_columns(columns, name="FRAMES"))
+    fits.HDUList(hdus).writeto(path)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_map_of_an_older_format_is_read_and_grows(tmp_path, version):
+    path, whole = tmp_path / "old.map.fits", part(1)
+    older(path, version, whole)
+    (tally,), (full,) = maps.read_map(path).evidence.tallies.values(), whole.tallies.values()
+    assert np.array_equal(tally.mean, full.mean)
+    assert (tally.rates == 0) is (version == 1) and not tally.moves
+    assert not tally.entries["measured"].any() and np.isnan(kinds.level(tally.entries)).all()
+    assert tally.view().bad.any() and (tally.view().dq[tally.view().bad] != int(DQ.DO_NOT_USE)).all()
+    grown, known = maps.add(path, IDENTITY, [part(1), part(2)])
+    assert known == set(part(1).frames) and len(grown.evidence.frames) == 2
+    assert maps.read_map(path).evidence == grown.evidence
     with fits.open(path) as hdus:
-        hdus[0].header["FPXMAP"] = 1
-        number = hdus.index_of("EVIDENCE")
-        table = hdus[number]
-        kept = [c for c in table.columns if c.name not in ("SUPPORT", "SUPPORTED")]
-        old = fits.BinTableHDU.from_columns(kept, header=table.header)
-        del old.header["RATES"]
-        hdus[number] = old
-        hdus.writeto(tmp_path / "1.map.fits")
-    read = maps.read_map(tmp_path / "1.map.fits")
-    (tally,), (whole,) = read.evidence.tallies.values(), part(1).tallies.values()
-    assert np.array_equal(tally.mean, whole.mean) and tally.rates == 0 and not tally.moves
-    grown, _ = maps.add(tmp_path / "1.map.fits", IDENTITY, [part(2)])
-    assert len(grown.evidence.frames) == 2 and maps.read_map(tmp_path / "1.map.fits").evidence == grown.evidence
+        assert hdus[0].header["FPXMAP"] == 3
+    (tally,) = grown.evidence.tallies.values()
+    times = tally.entries["suspected"], tally.entries["measured"]
+    assert (times[1] <= times[0]).all() and times[1].sum() == len(part(2).tallies[0, Bin.of(CONDITIONS)].entries)
+
+
+def test_a_map_of_a_newer_format_is_refused(tmp_path):
+    older(tmp_path / "a.map.fits", 1, part(1))
+    fits.setval(tmp_path / "a.map.fits", "FPXMAP", value=4)
+    with pytest.raises(StoreError, match=r"a\.map\.fits: has map format 4.*update fixpix"):
+        maps.read_map(tmp_path / "a.map.fits")
 
 
 def test_a_frame_that_is_known_is_left_out(tmp_path):

@@ -1,0 +1,72 @@
+"""A star that stays on its pixels must stay in the picture; a bad pixel that stays there must go."""
+
+import numpy as np
+import pytest
+
+from fixpix_cli import starlight
+from fixpix_cli.cfa import MONO, RGGB
+from fixpix_cli.defects import DQ
+from fixpix_cli.mosaic import Mosaic
+from fixpix_cli.nets.detectors import detect
+from fixpix_cli.simulate import Sensor, stars
+from fixpix_cli.tally import Tally
+
+SHAPE = (260, 260)
+
+
+def together(frames):
+    total = None
+    for mosaic in frames:
+        found = detect(mosaic, None, 30.0)
+        tally = Tally.of(mosaic, found.probability, found.rate)
+        total = tally if total is None else total + tally
+    return total
+
+
+@pytest.mark.parametrize("cfa", [MONO, RGGB], ids=["mono", "bayer"])
+@pytest.mark.parametrize("step", [0.0, 3.0, 2.4], ids=["tracked", "whole pixels", "fractions"])
+def test_no_star_becomes_a_defect_and_hot_pixels_do(cfa, step):
+    sensor = Sensor(SHAPE, cfa, seed=2, defects=0.001)
+    frames = [sensor.expose(stars(SHAPE, 5, 150, 1.8, (step * n, -step * n)), 30.0, 0.0, n) for n in range(6)]
+    bad, hot = together(frames).view().bad, (sensor.truth & int(DQ.HOT)) != 0
+    assert not (bad & (sensor.truth == 0)).any()
+    assert bad[hot].mean() > 0.95
+
+
+def suspects(bright, shape=(100, 100), frames=4):
+    """Tallies of frames of noise in which a detector has found the given pixels; {(row, col): DN}."""
+    total = None
+    for n in range(frames):
+        samples = 500 + 5 * np.random.default_rng(n).standard_normal(shape)
+        for place, dn in bright.items():
+            samples[place] += dn
+        probability = np.zeros(shape, np.float32)
+        for place, dn in bright.items():
+            probability[place] = 0.9 if dn > 300 else 0
+        mosaic = Mosaic(np.rint(samples).astype(np.uint16), MONO, ((400.0,),), 16383.0)
+        tally = Tally.of(mosaic, probability, 0.01)
+        total = tally if total is None else total + tally
+    return total
+
+
+def spared(total):
+    return starlight.of_stars(total.entries, np.ones(len(total.entries), bool), total.shape)
+
+
+def test_a_sharp_star_is_known_by_its_neighbours():
+    around = dict.fromkeys(((14, 15), (16, 15), (15, 14), (15, 16)), 250)
+    assert spared(suspects({(15, 15): 1000, **around})).all()
+    assert not spared(suspects({(15, 15): 1000})).any()
+
+
+@pytest.mark.parametrize("height, width", [(2, 2), (3, 2), (3, 3), (5, 5), (1, 6)])
+def test_clusters_of_bad_pixels_are_no_stars(height, width):
+    rng = np.random.default_rng(height)
+    cluster = {(10 + r, 12 + c): float(rng.uniform(600, 3000)) for r in range(height) for c in range(width)}
+    assert not spared(suspects(cluster)).any()
+
+
+def test_darks_are_not_asked_for_stars():
+    around = dict.fromkeys(((14, 15), (16, 15), (15, 14), (15, 16)), 250)
+    total = suspects({(15, 15): 1000, **around})
+    assert total.pictures == 0 and total.view().bad[15, 15]
