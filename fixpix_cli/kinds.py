@@ -87,7 +87,7 @@ def fluctuation(entries: Any) -> Array:
 
 def response(entries: Any) -> Array:
     """(N,) float64 signal relative to that of the surroundings; NaN where they have none."""
-    own, around = _mean(entries, "value", QUARTERS), _surroundings(entries)
+    own, around = _mean(entries, "value", QUARTERS), background(entries)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(around > 0, own / around, np.nan)
 
@@ -104,8 +104,8 @@ def _variance(entries: Any, name: str) -> Array:
     return np.where(times > 1, spread / np.maximum(times - 1, 1), np.nan)
 
 
-def _surroundings(entries: Any) -> Array:
-    """(N,) float64 mean of the surroundings above black, DN."""
+def background(entries: Any) -> Array:
+    """(N,) float64 mean of the surroundings above black, DN; NaN where no frame measured them."""
     return _mean(entries, "value", QUARTERS) - level(entries)
 
 
@@ -135,7 +135,7 @@ def _telegraph(entries: Any, excess: Array, frames: int, is_dark_set: bool) -> B
     missed &= excess - 2 * scatter >= _SEEN
     own = level(entries)
     if not is_dark_set:
-        return missed & (own >= _surroundings(entries))
+        return missed & (own >= background(entries))
     variance, noise = _variance(entries, "level"), _mean(entries, "noise", VARIANCE)
     restless = (times >= _FEWEST_TELEGRAPH) & (variance > _NOISY**2 * noise + (_DRIFT * own) ** 2)
     return missed | restless

@@ -20,12 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from .kinds import background
 from .mosaic import Bool
 from .shapes import components
 from .suspects import QUARTERS, VARIANCE
 
 #: Share of a star's light that its second least direct neighbour has, and by how many sigma of the mean it shows.
-_SHARE, _SIGMA = 0.08, 4.0
+_SHARE, _SIGMA = 0.08, 2.5
+#: Defects from which the sky's level is known; the greatest spread of it, and the least light above it, in sigma.
+_FEWEST, _CALM, _LIT = 10, 8.0, 10.0
 #: Touching suspects that may be one star.
 LARGEST = 6
 #: Confidence from which on a suspect is asked, and counts as touching others.
@@ -65,3 +68,32 @@ def _shared(entries: Any) -> Bool:
     bright = (entries["measured"] > 0) & (entries["level"] > 0)
     shared: Bool = bright & (entries["beside"] > _SHARE * entries["level"]) & (beside > _SIGMA * sigma)
     return shared
+
+
+def on_light(entries: Any, chosen: Bool, shape: tuple[int, int]) -> Bool:
+    """(N,) bool: which suspects of a calm sky lie on the light of something brighter.
+
+    The surroundings of the chosen defects, which lie anywhere, tell the sky's level; where they differ much, the scene
+    is no sky, and nothing is said. What single frames suspect on such light, and the frames together do not, is no
+    more than the light: tips of saturated stars, and what trails.
+
+    Parameters
+    ----------
+    entries : (N,) structured array of `suspects.DTYPE`
+    chosen : (N,) bool array
+        The defects.
+    shape : (H, W)
+    """
+    lit = np.zeros(len(entries), bool)
+    around, known = background(entries), entries["measured"] > 0
+    rows, cols = np.divmod(entries["pixel"], shape[1])
+    for colour in range(4):  # the places of a Bayer tile, whose filters let different shares of the sky pass
+        mine = known & (2 * (rows % 2) + cols % 2 == colour)
+        steady = mine & chosen & (entries["level"] > 0)
+        if np.count_nonzero(steady) < _FEWEST:
+            continue
+        low, half, high = np.quantile(around[steady], (0.25, 0.5, 0.75))
+        sigma = np.sqrt(np.median(entries["noise"][steady] / entries["measured"][steady]) / VARIANCE)
+        if high - low <= _CALM * sigma:
+            lit |= mine & (around > half + _LIT * sigma + (high - low))
+    return lit

@@ -37,7 +37,7 @@ import numpy as np
 
 from . import kinds, starlight
 from .defects import DefectMap
-from .mosaic import Array, Float32, Mosaic
+from .mosaic import Array, Bool, Float32, Mosaic
 from .suspects import FIELDS, measured, shows_picture, zeros
 
 #: Fixed point of a probability.
@@ -179,6 +179,14 @@ class Tally:
             return confidence
         suspicious = confidence >= starlight.SUSPICIOUS
         return np.where(starlight.of_stars(self.entries, suspicious, self.shape), 0.0, confidence)
+
+    def light(self, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None) -> Bool:
+        """(H, W) bool: suspects of single frames that the frames together show to be light."""
+        chosen = self.chosen(threshold, max_false)
+        lit = starlight.on_light(self.entries, chosen, self.shape) | (self.confidence == 0)
+        out = np.zeros(self.shape, bool)
+        out.reshape(-1)[self.entries["pixel"][lit & ~chosen]] = True
+        return out
 
     def chosen(self, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None) -> Array:
         """(N,) bool: which entries count as bad.

@@ -5,7 +5,9 @@ import pytest
 
 from fixpix_cli import starlight
 from fixpix_cli.cfa import MONO, RGGB
-from fixpix_cli.defects import DQ
+from fixpix_cli.defects import DQ, DefectMap
+from fixpix_cli.jobs import looking
+from fixpix_cli.jobs.outcomes import Common
 from fixpix_cli.mosaic import Mosaic
 from fixpix_cli.nets.detectors import detect
 from fixpix_cli.simulate import Sensor, stars
@@ -70,3 +72,47 @@ def test_darks_are_not_asked_for_stars():
     around = dict.fromkeys(((14, 15), (16, 15), (15, 14), (15, 16)), 250)
     total = suspects({(15, 15): 1000, **around})
     assert total.pictures == 0 and total.view().bad[15, 15]
+
+
+def sky(shape=(120, 120), frames=5, calm=True):
+    """Tallies of frames with hot pixels that stay and one blob of light that wanders; its tip is suspected once."""
+    rng = np.random.default_rng(0)
+    hot = rng.choice(shape[0] * shape[1], 120, replace=False)
+    total, tips = None, []
+    for n in range(frames):
+        samples = 500 + 5 * np.random.default_rng(n).standard_normal(shape)
+        if not calm:
+            samples += 40 * np.arange(shape[1])
+        row = 20 + 15 * n
+        samples[row : row + 5, 40:45] += 2000
+        samples[row + 2, 42] += 3000
+        samples.reshape(-1)[hot] += 800
+        probability = np.zeros(shape, np.float32)
+        probability.reshape(-1)[hot] = 0.95
+        probability[row + 2, 42] = 0.9
+        tips.append((row + 2, 42))
+        tally = Tally.of(Mosaic(np.rint(samples).astype(np.uint16), MONO, ((400.0,),), 16383.0), probability, 0.01)
+        total = tally if total is None else total + tally
+    return total, tips
+
+
+def test_what_one_frame_suspects_on_light_is_light_to_the_sequence():
+    total, tips = sky()
+    light, bad = total.light(), total.view().bad
+    assert all(light[tip] for tip in tips) and not any(bad[tip] for tip in tips)
+    assert np.count_nonzero(bad) >= 115 and not (light & bad).any()
+
+
+def test_where_there_is_no_calm_sky_nothing_is_called_light():
+    total, tips = sky(calm=False)
+    assert not any(total.light()[tip] for tip in tips)
+
+
+def test_a_frame_keeps_what_its_sequence_calls_light():
+    total, tips = sky()
+    common = Common()
+    (together,) = looking.agreed([total], common)
+    single = DefectMap.of(total.light() | total.view().bad, DQ.HOT)
+    kept = looking.spare(single, together).bad
+    assert not any(kept[tip] for tip in tips) and np.array_equal(kept, total.view().bad)
+    assert np.array_equal(looking.bad_of(together).dq, total.view().dq)

@@ -15,7 +15,7 @@ from ..evidence import Bin
 from ..mosaic import Array, Bool, Frame, Lazy
 from ..repair import repairable
 from .frames import tallies_of, threshold_of
-from .looking import Looked
+from .looking import Looked, bad_of, spare
 from .outcomes import Common
 from .repairing import Repair
 
@@ -70,7 +70,7 @@ def bad_pixels(
         looked = Looked.of(frame)
         weak = looked.weak(common)
     if how.auto and weak is not None:
-        known.append(weak * frame.moments)
+        known.append([bad_of(plane) for plane in weak] * frame.moments)
     if frame.prior is not None and (how.auto or not how.maps):
         listed, said = listed_in(frame)
         known.append([listed])
@@ -83,7 +83,8 @@ def bad_pixels(
         views = [planes[number] for planes in known]
         if how.auto:
             tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions)[0]
-            views.append(tally.view(threshold_of(common), common.max_false))
+            single = tally.view(threshold_of(common), common.max_false)
+            views.append(single if weak is None else spare(single, weak[number % len(weak)]))
         for view in views:
             found |= repairable(mosaic, view.bad)
         if how.dq:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from .. import maps, workers
 from ..defects import DefectMap
 from ..errors import FixpixError
@@ -15,6 +17,8 @@ from .frames import load, tallies_of, threshold_of
 from .inputs import Source
 from .outcomes import Common
 
+#: Marks, in memory alone, what is no defect: JWST's OUTLIER without DO_NOT_USE.
+LIGHT = 1 << 4
 #: Suspects per frame that the first pass of `correct --auto` remembers for the second.
 _REMEMBERED = 500_000
 
@@ -51,9 +55,23 @@ class Looked:
 
 
 def agreed(sums: Sequence[Tally], common: Common) -> list[DefectMap] | None:
+    """The pixels that some frames together find bad, and with `LIGHT` alone those that they show to be light."""
     if sums[0].frames < 3:
         return None
-    return [tally.view(threshold_of(common), common.max_false) for tally in sums]
+    views = [tally.view(threshold_of(common), common.max_false) for tally in sums]
+    for tally, view in zip(sums, views, strict=True):
+        view.dq[tally.light(threshold_of(common), common.max_false)] = LIGHT
+    return views
+
+
+def bad_of(together: DefectMap) -> DefectMap:
+    """What some frames together find bad."""
+    return DefectMap(np.where(together.bad, together.dq, np.int32(0)))
+
+
+def spare(single: DefectMap, together: DefectMap) -> DefectMap:
+    """What one frame finds bad, without what is light to the frames together."""
+    return DefectMap(np.where(together.dq == LIGHT, np.int32(0), single.dq))
 
 
 def camera_key(looked: Looked | None) -> str:

@@ -12,7 +12,6 @@ import scenes
 from fixpix_cli import files
 from fixpix_cli.cfa import MONO, RGGB
 from fixpix_cli.defects import DQ
-from fixpix_cli.evidence import DEFAULT_THRESHOLD
 from fixpix_cli.mosaic import Array
 from fixpix_cli.nets.detectors import detect
 from fixpix_cli.simulate import Sensor, stars
@@ -50,7 +49,7 @@ def field(cfa: Any, width: float, how: str, side: int) -> dict[str, Any]:
         found = detect(mosaic, None, 30.0)
         tally = Tally.of(mosaic, found.probability, found.rate)
         total = tally if total is None else total + tally
-        single += int(np.count_nonzero((found.probability >= DEFAULT_THRESHOLD) & good))
+        single += int(np.count_nonzero(tally.view().bad & good))
     bad, hot = total.view().bad, (sensor.truth & int(DQ.HOT)) != 0
     counts = {"hot": hot, "found": bad & hot, "false": bad & good}
     return {name: int(np.count_nonzero(mask)) for name, mask in counts.items()} | {"single": single / _FRAMES}
