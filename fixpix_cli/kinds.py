@@ -15,8 +15,9 @@ TELEGRAPH
     tenth of at least five frames though, where it is seen, it is so far above
     the noise that a steady pixel would be seen in all of them; or, in darks,
     its level fluctuates far more than noise and dark current within one bin.
-    In frames with a picture only the first is asked, and only of pixels that
-    are twice as bright as their surroundings: bright scenes hide lesser ones.
+    In frames with a picture only the first is asked, with a fifth of the frames
+    and twice the excess, and only of pixels that are twice as bright as their
+    surroundings: bright scenes hide lesser ones.
 LOW_QE
     darker in another way.
 HOT, WARM
@@ -40,8 +41,8 @@ from .suspects import QUARTERS, STEP, VARIANCE
 
 #: Mean excess in sigma from which a bright pixel is HOT rather than WARM.
 HOT_SIGMA = 20.0
-#: Excess in sigma, even in its least moments, from which on a steady pixel would be seen in every dark.
-_SEEN = 8.0
+#: Excess in sigma, even in its least moments, from which on a steady pixel would be seen in every dark; in every sky.
+_SEEN, _SEEN_IN_PICTURES = 8.0, 16.0
 _FEWEST_STUCK, _FEWEST_TELEGRAPH = 3, 5
 #: A stuck value's variance relative to that of the noise.
 _STILL = 0.02
@@ -132,10 +133,10 @@ def _telegraph(entries: Any, excess: Array, frames: int, is_dark_set: bool) -> B
     scatter = np.sqrt(np.maximum(entries["squares"] / times / STEP**2 - excess**2, 0.0))
     absent = frames - entries["suspected"]
     missed = (frames >= _FEWEST_TELEGRAPH) & (10 * absent >= frames) & (entries["suspected"] > 1)
-    missed &= excess - 2 * scatter >= _SEEN
+    missed &= excess - 2 * scatter >= (_SEEN if is_dark_set else _SEEN_IN_PICTURES)
     own = level(entries)
     if not is_dark_set:
-        return missed & (own >= background(entries))
+        return missed & (5 * absent >= frames) & (own >= background(entries))
     variance, noise = _variance(entries, "level"), _mean(entries, "noise", VARIANCE)
     restless = (times >= _FEWEST_TELEGRAPH) & (variance > _NOISY**2 * noise + (_DRIFT * own) ** 2)
     return missed | restless

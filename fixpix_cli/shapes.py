@@ -1,11 +1,13 @@
 """Floor 1. The geometry of a map: single pixels, clusters, whole and partial rows and columns.
 
 A line is a run of bad pixels along a row or column of at least `SHORTEST`
-pixels, gaps of up to two good ones included, three quarters of it bad; a line
-of which nine tenths are bad is whole, even if its runs break. Runs most of
-whose pixels lie in runs of the other direction, too, belong to a blob, not to
-a line. What touches (sides or corners, of whatever colour) and is part of no
-line is a cluster.
+pixels. Detectors do not find all pixels of a bad column, since they hide each
+other; so a run may have gaps, and two fifths of it must be bad where hardly
+anything else is, three quarters where a sixth of the plane is. A line of which
+so many are bad, in all of its quarters, is whole, even if its runs break. Runs most of whose pixels lie
+in runs of the other direction, too, belong to a blob, not to a line. What
+touches (sides or corners, of whatever colour) and is part of no line is a
+cluster.
 
 Beyond `CROWDED` bad pixels touch by chance everywhere, and nothing is sought.
 """
@@ -20,10 +22,10 @@ import numpy as np
 
 from .mosaic import Array, Bool
 
-#: Pixels of the shortest partial line, the widest gap inside one, and the least share of bad ones.
-SHORTEST, _GAP, _SHARE = 16, 2, 0.75
-#: Share of bad pixels from which on a line is whole.
-_WHOLE = 0.9
+#: Pixels of the shortest partial line.
+SHORTEST = 16
+#: Widest gap in a line and least share of bad ones where hardly anything else is bad, and where more than `_MANY` are.
+_GAPS, _SHARES, _MANY = (6, 2), (0.4, 0.75), 0.05
 #: Share of bad pixels in the plane above which shapes mean nothing.
 CROWDED = 0.2
 
@@ -93,8 +95,9 @@ def found(bad: Bool) -> Shapes:
     if len(rows) > CROWDED * bad.size:
         return Shapes(crowded=True)
     order = np.lexsort((rows, cols))
-    along_rows = _runs(rows, cols, bad.shape[1])
-    along_columns = _runs(cols[order], rows[order], bad.shape[0])
+    rate = len(rows) / max(1, bad.size)
+    along_rows = _runs(rows, cols, bad.shape[1], rate)
+    along_columns = _runs(cols[order], rows[order], bad.shape[0], rate)
     in_row, in_column = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
     for run in along_rows:
         in_row[run.part] = True
@@ -123,21 +126,23 @@ class _Run(NamedTuple):
     part: slice  # of the pixels, which are sorted along the lines
 
 
-def _runs(lines: Array, places: Array, length: int) -> list[_Run]:
+def _runs(lines: Array, places: Array, length: int, rate: float) -> list[_Run]:
     """The whole and partial lines among pixels that are sorted by line, then by place."""
     out = []
+    share, gap = min(_SHARES[1], _SHARES[0] + 2 * rate), _GAPS[rate > _MANY]
     bounds = np.r_[0, np.flatnonzero(np.diff(lines)) + 1, len(lines)]
     for start, stop in pairwise(bounds):
-        if stop - start < min(SHORTEST * _SHARE, length * _WHOLE) or start == stop:
+        if stop - start < share * min(SHORTEST, length) or start == stop:
             continue
         number, here = int(lines[start]), places[start:stop]
-        if stop - start >= _WHOLE * length:
+        quarters = np.bincount(here * 4 // length, minlength=4) / (length / 4)
+        if stop - start >= share * length and quarters.min() >= share / 2:
             out.append(_Run(Line(number, 0, length, int(stop - start), True), slice(start, stop)))
             continue
-        breaks = np.flatnonzero(np.diff(here) > _GAP + 1) + 1
+        breaks = np.flatnonzero(np.diff(here) > gap + 1) + 1
         for a, b in pairwise(np.r_[0, breaks, len(here)]):
             extent = int(here[b - 1] - here[a] + 1)
-            if extent >= SHORTEST and b - a >= _SHARE * extent:
+            if extent >= SHORTEST and b - a >= share * extent:
                 line = Line(number, int(here[a]), int(here[b - 1]) + 1, int(b - a), False)
                 out.append(_Run(line, slice(start + a, start + b)))
     return out

@@ -41,6 +41,21 @@ def test_a_line_with_good_pixels_is_still_whole():
     assert line.whole and (line.start, line.stop) == (0, 60) and line.bad == 55
 
 
+def test_a_line_of_which_half_is_found_is_a_line_and_half_a_line_is_partial():
+    bad = empty(200, 200)
+    bad[np.random.default_rng(0).random(200) < 0.5, 11] = True
+    bad[:100, 50] = True
+    found = shapes.found(bad)
+    assert [(line.number, line.whole) for line in found.columns] == [(11, True), (50, False)]
+    assert (found.columns[1].start, found.columns[1].stop) == (0, 100) and not found.rows
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.1, 0.19])
+def test_scattered_pixels_make_no_lines(rate):
+    found = shapes.found(np.random.default_rng(1).random((600, 800)) < rate)
+    assert not found.rows and not found.columns
+
+
 def test_crossing_lines_are_two_lines():
     bad = empty()
     bad[30], bad[:, 40] = True, True
