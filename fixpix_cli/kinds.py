@@ -44,6 +44,7 @@ HOT_SIGMA = 20.0
 #: Excess in sigma, even in its least moments, from which on a steady pixel would be seen in every dark; in every sky.
 _SEEN, _SEEN_IN_PICTURES = 8.0, 16.0
 _FEWEST_STUCK, _FEWEST_TELEGRAPH = 3, 5
+_CHUNK = 100_000
 #: A stuck value's variance relative to that of the noise.
 _STILL = 0.02
 #: Fluctuation of steady pixels: so many times the noise, and this share of the level (dark current within one bin).
@@ -61,18 +62,27 @@ def flags(entries: Any, frames: int, pictures: int) -> Array:
     pictures : int
         Those of them that show a picture, not a dark.
     """
+    out = np.empty(len(entries), np.int64)
+    for start in range(0, len(entries), _CHUNK):  # so that memory does not follow the number of defects
+        out[start : start + _CHUNK] = _flags(entries[start : start + _CHUNK], frames, pictures)
+    return out
+
+
+def _flags(entries: Any, frames: int, pictures: int) -> Array:
     excess = entries["excess"] / np.maximum(entries["suspected"], 1) / STEP
     bright = excess >= 0
     is_dark_set = 2 * pictures < frames
     cases = (
         (bright & (10 * entries["full"] >= 9 * np.maximum(entries["measured"], 1)), DQ.SATURATED),
         (~bright & _at_black(entries), DQ.DEAD),
-        (_stuck(entries), DQ.OTHER_BAD_PIXEL),
-        (bright & _telegraph(entries, excess, frames, is_dark_set), DQ.TELEGRAPH),
+        (frames >= _FEWEST_STUCK and _stuck(entries), DQ.OTHER_BAD_PIXEL),
+        (frames >= _FEWEST_TELEGRAPH and bright & _telegraph(entries, excess, frames, is_dark_set), DQ.TELEGRAPH),
         (~bright, DQ.LOW_QE),
         (excess >= HOT_SIGMA, DQ.HOT),
     )
-    kind = np.select([case for case, _ in cases], [int(flag) for _, flag in cases], int(DQ.WARM))
+    kind = np.select(
+        [np.broadcast_to(case, excess.shape) for case, _ in cases], [int(flag) for _, flag in cases], int(DQ.WARM)
+    )
     return kind.astype(np.int64) | int(DQ.DO_NOT_USE)
 
 

@@ -61,49 +61,54 @@ FIELDS: tuple[str, ...] = DTYPE.names or ()
 FIELDS_1 = FIELDS[: FIELDS.index("support")]
 FIELDS_2 = FIELDS[: FIELDS.index("measured")]
 
+_CHUNK = 100_000
 _EDGES = np.array(((-1, 0), (0, -1), (0, 1), (1, 0)))
 
 
-def measured(mosaic: Mosaic, pixels: Array) -> dict[str, Array]:
-    """The sums that one frame adds to its suspected pixels' entries, by field.
+def measure(entries: Any, mosaic: Mosaic, beside: bool = True) -> None:
+    """Fill in what one frame says of its suspected pixels: ``low`` to ``squares``, and the fields from ``measured`` on.
 
     Parameters
     ----------
+    entries : (N,) structured array of `DTYPE`
+        With their pixels; altered in place.
     mosaic : Mosaic
-    pixels : (N,) int64 array
-        row * W + col.
-
-    Returns
-    -------
-    dict of str to (N,) int64 array
-        ``low``, ``excess`` and ``squares``, and from ``measured`` on the fields of `DTYPE`. ``beside`` is the second
-        least of the direct neighbours' excesses over their own colours: a star's light is in all of them, while up to
-        two bad neighbours in a cluster do not count.
+    beside : bool
+        Whether the neighbours are looked at. ``beside`` is the second least of the direct neighbours' excesses over
+        their own colours: a star's light is in all of them, while up to two bad neighbours in a cluster do not count.
+        In frames with dense damage it says nothing.
     """
-    rows, cols = np.divmod(pixels, mosaic.shape[1])
     good = np.broadcast_to(True, mosaic.shape) if mosaic.is_integer else np.isfinite(mosaic.samples)
-    good = np.ascontiguousarray(good)
-    noise, scale = NoiseModel.of(mosaic), _scale(mosaic)
-    black = mosaic.black_at(rows, cols).astype(np.float64)
+    good, noise = np.ascontiguousarray(good), NoiseModel.of(mosaic)
+    for start in range(0, len(entries), _CHUNK):  # so that memory does not follow the number of suspects
+        part = entries[start : start + _CHUNK]
+        rows, cols = np.divmod(part["pixel"], mosaic.shape[1])
+        for name, values in _sums(mosaic, good, noise, rows, cols).items():
+            part[name] = values
+        if beside:
+            part["beside"] = _integers(_beside(mosaic, good, rows, cols) * _scale(mosaic), QUARTERS, _MOST_DN)
+
+
+def _sums(mosaic: Mosaic, good: Bool, noise: NoiseModel, rows: Array, cols: Array) -> dict[str, Array | int]:
+    black, scale = mosaic.black_at(rows, cols).astype(np.float64), _scale(mosaic)
     sample = mosaic.samples[rows, cols].astype(np.float64)
     sample = np.where(np.isfinite(sample), sample, black)
     middle = _middle(mosaic, good, rows, cols, sample)
     sigma = noise.sigma(middle - black)
     excess = _integers((sample - middle) / sigma, STEP, _CUT / STEP)
     level, value = (_integers(dn * scale, QUARTERS, _MOST_DN) for dn in (sample - middle, sample - black))
-    white = black + _FULL * (mosaic.white - black)
+    least = noise.sigma(np.minimum(sample, middle) - black) * scale
     return {
-        "low": ((sample - black <= 0.1 * (middle - black)) & (middle - black > 10 * sigma)).astype(np.int64),
+        "low": (sample - black <= 0.1 * (middle - black)) & (middle - black > 10 * sigma),
         "excess": excess,
         "squares": excess**2,
-        "measured": np.ones(len(pixels), np.int64),
+        "measured": 1,
         "level": level,
         "level2": level**2,
         "value": value,
         "value2": value**2,
-        "noise": _integers((noise.sigma(np.minimum(sample, middle) - black) * scale) ** 2, VARIANCE, _MOST_VARIANCE),
-        "beside": _integers(_beside(mosaic, good, rows, cols) * scale, QUARTERS, _MOST_DN),
-        "full": (sample >= white).astype(np.int64),
+        "noise": _integers(least**2, VARIANCE, _MOST_VARIANCE),
+        "full": sample >= black + _FULL * (mosaic.white - black),
     }
 
 

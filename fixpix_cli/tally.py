@@ -38,7 +38,7 @@ import numpy as np
 from . import kinds, starlight
 from .defects import DefectMap
 from .mosaic import Array, Bool, Float32, Mosaic
-from .suspects import FIELDS, measured, shows_picture, zeros
+from .suspects import FIELDS, measure, shows_picture, zeros
 
 #: Fixed point of a probability.
 ONE = 1 << 15
@@ -123,8 +123,7 @@ class Tally:
             entries["pixel"], entries["probability"] = pixels, fixed[pixels]
             entries["hits"] = fixed[pixels] >= ONE // 2
             entries["suspected"] = 1
-            for name, values in measured(mosaic, pixels).items():
-                entries[name] = values
+            measure(entries, mosaic, beside=(rate or 0.0) < starlight.SPARSE)
             if rate:
                 ratio = _logit(np.clip(flat[pixels].astype(np.float64), 1e-12, 1 - 1e-12)) - _logit(rate)
                 entries["supported"] = ratio >= SUPPORT
