@@ -96,8 +96,8 @@ def text(results: dict[str, Any], short: bool) -> str:
         ]
         hot, right, false = (sum(one[key] for one in fields) for key in ("hot", "found", "false"))
         out.append(
-            f"{len(fields)} simulated star fields of ten frames (mono and Bayer, FWHM 1.5 to 3 pixels, tracked, guided, "
-            f"dithered): {false} pixels of stars become defects, {right} of {hot} hot pixels do."
+            f"{len(fields)} simulated star fields of ten frames (mono and Bayer, FWHM 1.5 to 3 pixels, tracked, "
+            f"guided, dithered): {false} pixels of stars become defects, {right} of {hot} hot pixels do."
         )
         if not short:
             out.append(output.table(head, lines))
