@@ -64,6 +64,10 @@ class DefectMap:
         return cls(np.where(bad, np.int32(DQ.DO_NOT_USE | kind), np.int32(0)))
 
     @property
+    def shape(self) -> tuple[int, int]:
+        return self.dq.shape[0], self.dq.shape[1]
+
+    @property
     def bad(self) -> Bool:
         """(H, W) bool: DO_NOT_USE is set."""
         # The low byte holds the bit: a quarter of the memory of testing the whole word.

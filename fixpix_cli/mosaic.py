@@ -116,14 +116,19 @@ class Mosaic:
         return self.samples.shape[0], self.samples.shape[1]
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the samples."""
+        return self.samples.dtype
+
+    @property
     def is_integer(self) -> bool:
-        return self.samples.dtype.kind in "iu"
+        return self.dtype.kind in "iu"
 
     @property
     def legal_range(self) -> tuple[float, float]:
         """The least and the greatest value that the stored type can hold, in DN."""
         if self.is_integer:
-            info = np.iinfo(self.samples.dtype)
+            info = np.iinfo(self.dtype)
             return float(info.min), float(info.max if self.limit is None else self.limit)
         return -np.inf, np.inf
 
@@ -132,6 +137,21 @@ class Mosaic:
         if samples.shape != self.samples.shape:
             raise ValueError(f"shape {samples.shape} is not {self.samples.shape}")
         return replace(self, samples=samples)
+
+    def described(
+        self,
+        cfa: Cfa,
+        black: tuple[tuple[float, ...], ...],
+        white: float,
+        active: Area | None = None,
+        limit: float | None = None,
+    ) -> Mosaic:
+        """The same samples with other colours and levels."""
+        return Mosaic(self.samples, cfa, black, white, active or Area(0, 0, *self.shape), limit)
+
+    def at(self, rows: Array, cols: Array) -> Array:
+        """(N,) samples of the pixels (rows, cols), DN."""
+        return np.asarray(self.samples[rows, cols])
 
     def cropped(self, area: Area) -> Mosaic:
         """The pixels of `area` as a mosaic of their own; CFA and black shift with the origin."""
@@ -163,6 +183,82 @@ class Mosaic:
         """Black level in DN at the pixels (rows, cols), float32."""
         level = np.asarray(self.black, dtype=np.float32)
         return level[rows % level.shape[0], cols % level.shape[1]]
+
+
+class Stored(Mosaic):
+    """A mosaic whose samples stay in their file until they are asked for.
+
+    `samples` reads all of them, once; `at` reads single ones, and a crop is again one that reads nothing yet: a
+    repair of known pixels so touches their neighbourhoods only.
+
+    Parameters
+    ----------
+    stored : (H, W) array
+        What the file holds, mapped into memory: any byte order, any strides.
+    decode : callable
+        Turns any part of `stored` into samples in DN, native byte order, each value by itself.
+    cfa, black, white, active, limit
+        As for `Mosaic`.
+    """
+
+    stored: Array
+    decode: Callable[[Array], Array]
+    kind: np.dtype[Any]
+
+    def __init__(
+        self,
+        stored: Array,
+        decode: Callable[[Array], Array],
+        cfa: Cfa = MONO,
+        black: tuple[tuple[float, ...], ...] = ((0.0,),),
+        white: float = 65535.0,
+        active: Area | None = None,
+        limit: float | None = None,
+    ) -> None:
+        facts = {"stored": stored, "decode": decode, "cfa": cfa, "black": black, "white": white, "limit": limit}
+        facts |= {"active": active or Area(0, 0, *stored.shape), "kind": decode(stored[:1, :1]).dtype}
+        for name, value in facts.items():
+            object.__setattr__(self, name, value)
+
+    @cached_property
+    def samples(self) -> Array:
+        return np.ascontiguousarray(self.decode(self.stored))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.stored.shape[0], self.stored.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.kind
+
+    def described(
+        self,
+        cfa: Cfa,
+        black: tuple[tuple[float, ...], ...],
+        white: float,
+        active: Area | None = None,
+        limit: float | None = None,
+    ) -> Mosaic:
+        return Stored(self.stored, self.decode, cfa, black, white, active, limit)
+
+    def at(self, rows: Array, cols: Array) -> Array:
+        return self.decode(self.stored[rows, cols])
+
+    def with_samples(self, samples: Array) -> Mosaic:
+        if samples.shape != self.shape:
+            raise ValueError(f"shape {samples.shape} is not {self.shape}")
+        return Mosaic(samples, self.cfa, self.black, self.white, self.active, self.limit)
+
+    def cropped(self, area: Area) -> Mosaic:
+        return Stored(
+            self.stored[area.slices],
+            self.decode,
+            self.cfa.shifted(area.top, area.left),
+            shifted_black(self.black, area.top, area.left),
+            self.white,
+            limit=self.limit,
+        )
 
 
 def shifted_black(black: tuple[tuple[float, ...], ...], row: int, col: int) -> tuple[tuple[float, ...], ...]:
@@ -328,6 +424,21 @@ class Edit:
             differs &= ~(np.isnan(before) & np.isnan(after))
         rows, cols = np.nonzero(differs)
         return cls(rows, cols, after[rows, cols])
+
+    @classmethod
+    def of(cls, mosaic: Mosaic, rows: Array, cols: Array, values: Array) -> Edit:
+        """The edit that gives some pixels of a mosaic these values, without those that have them already."""
+        before = mosaic.at(rows, cols)
+        differs = before != values
+        if before.dtype.kind == "f":
+            differs &= ~(np.isnan(before) & np.isnan(values))
+        return cls(rows[differs], cols[differs], values[differs])
+
+    def applied(self, samples: Array) -> Array:
+        """A copy of the (H, W) samples with the edit in it."""
+        after = samples.copy()
+        after[self.rows, self.cols] = self.values
+        return after
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -19,8 +19,8 @@ import numpy as np
 
 from .cfa import Offset
 from .errors import FrameError
-from .mosaic import Area, Array, Bool, Mosaic
-from .tiles import neighbours, tiles
+from .mosaic import Area, Array, Bool, Edit, Mosaic
+from .tiles import Tile, marked, neighbours, tiles
 
 #: corrector(mosaic, bad) -> (N,) float64 values, DN; bad is (H, W) bool with N pixels set
 Corrector = Callable[[Mosaic, Bool], Array]
@@ -29,7 +29,17 @@ _CHUNK = 1 << 15
 
 
 def repair(mosaic: Mosaic, bad: Bool, corrector: Corrector) -> Array:
-    """A copy of the samples in which the bad pixels are replaced.
+    """A copy of the samples in which the bad pixels are replaced; see `edit`.
+
+    Returns
+    -------
+    (H, W) array of the samples' dtype, DN
+    """
+    return edit(mosaic, bad, corrector).applied(mosaic.samples)
+
+
+def edit(mosaic: Mosaic, bad: Bool, corrector: Corrector) -> Edit:
+    """What the repair of the bad pixels changes.
 
     Parameters
     ----------
@@ -40,32 +50,39 @@ def repair(mosaic: Mosaic, bad: Bool, corrector: Corrector) -> Array:
 
     Returns
     -------
-    (H, W) array of the samples' dtype, DN
+    Edit
+        Of the samples' dtype.
 
     Raises
     ------
     FrameError
         No good pixel is left to repair from.
     """
-    samples = mosaic.samples.copy()
     bad = repairable(mosaic, bad)
-    if not bad.any():
-        return samples
-    good = usable(mosaic, bad)
-    if not good.any():
+    rows, cols = places(bad)
+    if not len(rows):
+        return Edit(rows, cols, np.empty(0, mosaic.dtype))
+    area = mosaic.active
+    if len(rows) == (area.bottom - area.top) * (area.right - area.left) or not (
+        mosaic.is_integer or usable(mosaic, bad).any()
+    ):
         raise FrameError("every pixel is marked bad: there is nothing to repair from; check the map or the mask")
     values = np.asarray(corrector(mosaic, bad), np.float64)
-    rows, cols = np.nonzero(bad)
     if values.shape != rows.shape:
         raise ValueError(f"the corrector gave {values.shape} values for {rows.shape} pixels")
     open_ = ~np.isfinite(values)
     if open_.any():
-        values[open_] = widen(mosaic, good, rows[open_], cols[open_])
-    samples[rows, cols] = quantise(values, mosaic)
-    return samples
+        values[open_] = widen(mosaic, usable(mosaic, bad), rows[open_], cols[open_])
+    return Edit.of(mosaic, rows, cols, quantise(values, mosaic))
 
 
-def in_tiles(corrector: Corrector, side: int, halo: int) -> Corrector:
+def places(bad: Bool) -> tuple[Array, Array]:
+    """Rows and columns of the pixels that are set, row by row; faster than `np.nonzero` where they are few."""
+    rows, cols = np.divmod(marked(bad), max(1, bad.shape[1]))
+    return rows, cols
+
+
+def in_tiles(corrector: Corrector, side: int, halo: int, threads: int = 1) -> Corrector:
     """The same corrector, asked tile by tile: memory follows the tile, and tiles without a bad pixel cost nothing.
 
     Parameters
@@ -73,24 +90,38 @@ def in_tiles(corrector: Corrector, side: int, halo: int) -> Corrector:
     corrector : Corrector
     side, halo : int
         Rows and columns of a tile's core, and of what it sees around it.
+    threads : int
+        So many tiles are worked on at a time; the answers do not depend on it.
     """
 
     def tiled(mosaic: Mosaic, bad: Bool) -> Array:
-        rows, cols = np.nonzero(bad)
+        rows, cols = places(bad)
         values = np.full(len(rows), np.nan)
         (top, left), light = (mosaic.active.top, mosaic.active.left), mosaic.light()
         rows, cols = rows - top, cols - left
         inside = bad[mosaic.active.slices]
-        for tile in tiles(light.shape, side, halo, math.lcm(*light.cfa.period, 2)):
+
+        def answer(tile: Tile) -> None:
             (r0, r1), (c0, c1) = ((s.start, s.stop) for s in tile.core)
             mine = np.flatnonzero((rows >= r0) & (rows < r1) & (cols >= c0) & (cols < c1))
             if not mine.size:
-                continue
-            around = inside[tile.outer]
+                return
+            around = np.ascontiguousarray(inside[tile.outer])
             area = Area(tile.outer[0].start, tile.outer[1].start, tile.outer[0].stop, tile.outer[1].stop)
-            grid = np.full(around.shape, np.nan)
-            grid[around] = corrector(light.cropped(area), around)
-            values[mine] = grid[rows[mine] - area.top, cols[mine] - area.left]
+            r, c = places(around)
+            r, c = r + area.top, c + area.left
+            # Both lists go row by row, so that what is left of one without the halo is the other.
+            values[mine] = corrector(light.cropped(area), around)[(r >= r0) & (r < r1) & (c >= c0) & (c < c1)]
+
+        cut = list(tiles(light.shape, side, halo, math.lcm(*light.cfa.period, 2)))
+        if threads == 1 or len(cut) == 1:
+            for tile in cut:
+                answer(tile)
+        else:
+            from concurrent.futures import ThreadPoolExecutor
+
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(answer, cut))
         return values
 
     return tiled
@@ -98,10 +129,12 @@ def in_tiles(corrector: Corrector, side: int, halo: int) -> Corrector:
 
 def repairable(mosaic: Mosaic, bad: Bool) -> Bool:
     """The part of a mask that a repair touches: inside the active area, not NaN."""
-    inside = np.zeros(mosaic.shape, bool)
-    inside[mosaic.active.slices] = bad[mosaic.active.slices]
+    inside = bad
+    if mosaic.active != Area(0, 0, *mosaic.shape):
+        inside = np.zeros(mosaic.shape, bool)
+        inside[mosaic.active.slices] = bad[mosaic.active.slices]
     if not mosaic.is_integer:
-        inside &= np.isfinite(mosaic.samples)
+        inside = inside & np.isfinite(mosaic.samples)
     return inside
 
 
@@ -117,9 +150,9 @@ def usable(mosaic: Mosaic, bad: Bool) -> Bool:
 def quantise(values: Array, mosaic: Mosaic) -> Array:
     """Round and clip values in DN to what the plane can hold."""
     if not mosaic.is_integer:
-        return values.astype(mosaic.samples.dtype)
+        return values.astype(mosaic.dtype)
     low, high = mosaic.legal_range
-    return np.clip(np.rint(values), low, high).astype(mosaic.samples.dtype)
+    return np.clip(np.rint(values), low, high).astype(mosaic.dtype)
 
 
 def by_position(mosaic: Mosaic, rows: Array, cols: Array) -> list[tuple[Offset, Array]]:

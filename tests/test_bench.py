@@ -12,6 +12,8 @@ import output
 import peers
 import rows_detection
 import scenes
+import speed
+import speed_runs
 import sums
 import tables_correction
 import tables_detection
@@ -256,3 +258,40 @@ def test_a_rival_that_knows_some_cameras_only_sets_no_target_for_all():
     assert found["F1 at 1%"].target == ">= 0.750, as Pinto 3 x 3 has 0.500" and found["F1 at 1%"].met
     assert found["recall at 1%"].met is False and found["precision at 1%"].met
     assert found["worst camera or position:"].met is False
+
+
+def test_a_growth_law_is_found_again():
+    sizes = [1, 6, 24, 150]
+    assert speed_runs.exponent(sizes, [3 * s**1.5 for s in sizes]) == pytest.approx((1.5, 0), abs=1e-9)
+    assert speed_runs.exponent(sizes, [7.0] * 4)[0] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts as Linux does")
+def test_a_process_is_measured_with_its_children_and_without_the_bench(tmp_path):
+    agent = speed_runs.Agent(tmp_path)
+    small = agent.run([sys.executable, "-c", "pass"])
+    inner = "x = bytearray(200_000_000); x[::4096] = x[::4096]"
+    large = agent.run(
+        [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"]
+    )
+    assert small.peak < 60 < 190 <= large.peak and large.seconds > 0
+    with pytest.raises(RuntimeError, match="ended with 3"):
+        agent.run([sys.executable, "-c", "raise SystemExit(3)"])
+    agent.close()
+
+
+def test_the_speed_bench_counts_targets_and_names_ratios():
+    run = speed_runs.Run
+    known = {"fixpix, fits": run(0.3, 0.4, 100), "cp, fits": run(0.1, 0.1, 1), "Siril cosme_cfa": run(0.2, 0.2, 50)}
+    known |= {f"{who}, {kind}": run(0.5, 0.4, 100) for kind in ("tif", "dng", "ljpeg.dng") for who in ("fixpix", "cp")}
+    frames = {
+        "1 frames": run(1, 1, 9),
+        "cp, 1 frames": run(1, 1, 9),
+        "4 frames": run(4, 4, 9),
+        "cp, 4 frames": run(2, 1, 9),
+    }
+    text, targets = speed.told({"known": known, "frames": frames})
+    verdicts = {target.what: (target.measured, target.met) for target in targets}
+    assert verdicts["fits over Siril's list"] == ("1.50", True) and verdicts["tif over Siril's list"] == ("2.50", False)
+    assert verdicts["a frame of 4 frames over copying it"] == ("2.00", False)
+    assert "| fixpix, fits | 0.300 | 0.400 | 100 | 3.00 |" in text and "to the power 1.00" in text

@@ -12,7 +12,7 @@ FLOORS = {
     0: {"errors"},
     1: {"cfa", "mosaic", "planes", "tiles", "defects", "evidence", "normalise", "noise", "inject", "classical",
         "tables", "repair", "score", "simulate", "suspects", "tally", "kinds", "starlight", "shapes"},
-    2: {"safe", "files", "maps", "nets"},
+    2: {"safe", "fitsheader", "files", "maps", "nets"},
     3: {"jobs", "workers", "strategy"},
     4: {"cli", "report", "__main__", "api"},
 }  # fmt: skip

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from conftest import scene
 
-from fixpix_cli import classical, repair, score
+from fixpix_cli import classical, repair, score, tiles
 from fixpix_cli.cfa import BAYER, MONO, QUAD_RGGB, RGGB, XTRANS
 from fixpix_cli.errors import FrameError
 from fixpix_cli.inject import Injection, inject
-from fixpix_cli.mosaic import Area, Mosaic
+from fixpix_cli.mosaic import Area, Edit, Mosaic, Stored
 
 ALL = [*BAYER, MONO, XTRANS, QUAD_RGGB]
 METHODS = {**repair.CLASSICAL, "linear": repair.linear}
@@ -121,3 +121,67 @@ def test_tiles_without_a_bad_pixel_are_not_asked():
     bad[70, 70] = True
     repair.repair(clean, bad, repair.in_tiles(counting, 64, 8))
     assert asked == [(80, 80)]
+
+
+def test_parts_that_are_repaired_at_a_time_come_out_as_one_after_the_other():
+    clean = scene(RGGB, (300, 260), seed=4)
+    bad = np.random.default_rng(4).random(clean.shape) < 0.01
+    one, many = (repair.in_tiles(repair.least_squares, 64, 16, threads)(clean, bad) for threads in (1, 3))
+    assert np.array_equal(one, many)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_an_edit_holds_what_changes_and_nothing_else(dtype):
+    samples = np.arange(12, dtype=dtype).reshape(3, 4)
+    if dtype == np.float32:
+        samples[2, 3] = np.nan
+    rows, cols = np.array([0, 1, 2]), np.array([1, 2, 3])
+    values = samples[rows, cols].copy()
+    values[1] = 99
+    edit = Edit.of(Mosaic(samples), rows, cols, values)
+    assert (edit.rows.tolist(), edit.cols.tolist(), edit.values.tolist()) == ([1], [2], [99])
+    after = edit.applied(samples)
+    assert after[1, 2] == 99 and np.array_equal(after != samples, (after == 99) | np.isnan(samples))
+    between = Edit.between(samples, after)
+    assert len(between) == 1 and between.values[0] == 99
+
+
+@pytest.mark.parametrize("rate", [0, 1e-4, 0.01, 0.5, 1])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (64, 64), (101, 203)])
+def test_few_marked_pixels_are_found_as_by_numpy(shape, rate):
+    mask = np.random.default_rng(0).random(shape) < rate
+    assert np.array_equal(tiles.marked(mask), np.flatnonzero(mask))
+    assert [a.tolist() for a in repair.places(mask)] == [a.tolist() for a in np.nonzero(mask)]
+
+
+def test_whole_windows_are_windows():
+    samples = np.random.default_rng(0).random((20, 31)).astype(np.float32)
+    rows, cols = np.array([3, 10, 16]), np.array([3, 15, 27])
+    found, inside = tiles.windows(samples, None, rows, cols, 3)
+    assert inside.all() and np.array_equal(tiles.whole_windows(samples, rows, cols, 3), found.reshape(3, 49))
+
+
+def test_samples_that_stay_in_their_file_are_those_that_are_read(tmp_path):
+    """A crop, single pixels and all of them; what is not asked for is not touched."""
+    truth = scene(RGGB, (40, 50), black=64.0)
+    stored = (truth.samples ^ 0x8000).astype(">u2")
+    asked = []
+
+    def decode(values):
+        asked.append(values.size)
+        return values.astype(np.uint16) ^ np.uint16(0x8000)
+
+    mosaic = Stored(stored, decode, truth.cfa, truth.black, truth.white, Area(2, 3, 38, 47))
+    assert (
+        mosaic.shape == truth.shape
+        and mosaic.dtype == np.uint16
+        and mosaic.is_integer
+        and mosaic.legal_range[1] == 65535
+    )
+    part, same = mosaic.light().cropped(Area(1, 2, 9, 12)), truth.cropped(Area(3, 5, 11, 15))
+    assert max(asked) <= 1
+    assert np.array_equal(part.samples, same.samples) and (part.cfa, part.black) == (same.cfa, same.black)
+    assert np.array_equal(mosaic.at(np.array([5, 7]), np.array([6, 1])), truth.samples[[5, 7], [6, 1]])
+    assert max(asked) == 80
+    assert np.array_equal(mosaic.samples, truth.samples) and mosaic.samples is mosaic.samples
+    assert mosaic.with_samples(truth.samples).white == truth.white

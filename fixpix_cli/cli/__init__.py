@@ -6,9 +6,12 @@ Heavy libraries are imported inside the commands, so that ``--help`` is quick.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import typer
@@ -16,27 +19,53 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import FixpixError, Interrupted
+from . import plain
+
+COMMANDS = ("calibrate", "detect", "correct", "inject", "evaluate", "maps", "models")
+_STYLE: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turns our errors into one line on stderr and their exit codes."""
+    try:
+        yield
+    except FixpixError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped; whole files only were left behind", err=True)
+        raise SystemExit(Interrupted.exit_code) from None
+    except BrokenPipeError:
+        # The reader of our stdout has gone (fixpix ... | head).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
 
 
 class Group(TyperGroup):
-    """Turns our errors into one line on stderr and their exit codes."""
+    """The commands, each imported when it is asked for."""
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with told():
             return super().invoke(ctx)
-        except FixpixError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise SystemExit(error.exit_code) from None
-        except KeyboardInterrupt:
-            typer.echo("stopped; whole files only were left behind", err=True)
-            raise SystemExit(Interrupted.exit_code) from None
-        except BrokenPipeError:
-            # The reader of our stdout has gone (fixpix ... | head).
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise SystemExit(1) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return ["calibrate", "detect", "correct", "inject", "evaluate", "maps", "models"]
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return _command(cmd_name) if cmd_name in COMMANDS else None
+
+
+@cache
+def _command(name: str) -> Any:
+    """One command, imported when it is asked for."""
+    module = importlib.import_module(f".{name}", __name__)
+    alone: Any = typer.Typer(**_STYLE)
+    if hasattr(module, "app"):
+        alone.add_typer(module.app, name=name)
+        return typer.main.get_group(alone).commands[name]
+    alone.command(name)(module.command)
+    return typer.main.get_command(alone)
 
 
 app = typer.Typer(
@@ -49,9 +78,7 @@ app = typer.Typer(
     "  fixpix correct lights/ --out repaired   repair them in other frames\n"
     "  fixpix correct *.dng --auto             repair without a map",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+    **_STYLE,
 )
 
 
@@ -68,14 +95,17 @@ def root(
     """Shared by all commands."""
 
 
-from . import calibrate, correct, detect, evaluate, inject, maps, models  # noqa: E402
-
-for module in (calibrate, detect, correct, inject, evaluate):
-    app.command(module.__name__.rpartition(".")[2])(module.command)
-app.add_typer(maps.app, name="maps")
-app.add_typer(models.app, name="models")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``fixpix`` command."""
-    app(args=list(arguments) if arguments is not None else None)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in COMMANDS:
+        module = importlib.import_module(f".{words[0]}", __name__)
+        found = None if hasattr(module, "app") else plain.arguments(module.command, words[1:])
+        if found is not None:
+            with told():
+                try:
+                    module.command(**found)
+                except typer.Exit as done:
+                    raise SystemExit(done.exit_code) from None
+            return
+    app(args=words)

@@ -70,7 +70,8 @@ def command(
       fixpix correct a.fits --map camera.map.fits --in-place
       fixpix correct *.dng --dng opcode --out listed
     """
-    o.start()
+    if auto or len(paths) > 1 or Path(paths[0]).is_dir():
+        o.start()  # a single frame may do without
     from .. import jobs as work
     from ..errors import UsageError
     from ..report import Report

@@ -26,7 +26,7 @@ from types import ModuleType
 import numpy as np
 
 from .. import safe
-from ..errors import FrameError, RefusedError, UnreadableError
+from ..errors import FixpixError, FrameError, RefusedError, UnreadableError
 from ..mosaic import Assume, Bool, Edit, Frame
 
 
@@ -95,6 +95,14 @@ def is_supported(path: Path) -> bool:
 def is_native(path: Path) -> bool:
     """True for camera-native raws, which become a DNG."""
     return KEEPERS.get(suffix_of(path)) == "raw"
+
+
+def is_plain(path: Path) -> bool:
+    """True for files that our own code reads alone: no packing, no foreign decoder."""
+    try:
+        return path.is_file() and bool(getattr(_keeper(path), "is_plain", lambda _: False)(path))
+    except (FixpixError, OSError):
+        return False
 
 
 def output_name(path: Path) -> str:
@@ -239,9 +247,7 @@ def annotate(frame: Frame, bad: Sequence[Bool], target: Path, *, overwrite: bool
 
 def copy(source: Path, target: Path) -> None:
     """Copy the bytes of `source` over `target`."""
-    import shutil
-
     try:
-        shutil.copyfile(source, target)
+        safe.copy(source, target)
     except FileNotFoundError as error:
         raise FrameError(f"{source}: vanished while it was being processed") from error

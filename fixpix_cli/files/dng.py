@@ -22,7 +22,7 @@ from ..errors import RefusedError, UnreadableError
 from ..mosaic import Array, Assume, Bool, Edit, Frame, Mosaic
 from . import opcodes, segments
 from .ifd import Ifd, Tree
-from .tiff import conditions_of, describe, identity_of, opened, sign
+from .tiff import conditions_of, describe, identity_of, opened, planes_of, sign
 
 CFA, LINEAR_RAW = 32803, 34892
 LUT, LAYOUT, OLD_DIGEST, UNIQUE_ID, NEW_DIGEST = 50712, 50711, 50972, 50781, 51111
@@ -45,6 +45,12 @@ def _raw_ifd(tree: Tree) -> Ifd:
     raise UnreadableError(f"{tree.path}: holds no raw image")
 
 
+def is_plain(path: Path) -> bool:
+    """True for files whose pixels lie plainly in them."""
+    tree = opened(path)
+    return segments.mapped(tree, segments.raster_of(tree, _raw_ifd(tree))) is not None
+
+
 def load(path: Path, assume: Assume) -> Frame:
     """Read the raw image of a DNG; see `fixpix_cli.files.load`."""
     tree = opened(path)
@@ -52,18 +58,22 @@ def load(path: Path, assume: Assume) -> Frame:
     raster = segments.raster_of(tree, ifd)
     if tree.number(ifd, LAYOUT) not in (None, 1.0):
         raise RefusedError(f"{path}: its colour filter array is staggered (CFALayout); fixpix handles rectangular ones")
-    codes = segments.read(tree, raster, proven=bool(_stored_digest(tree)))
-    _check_digest(tree, raster, codes)
-    prior, notes = _prior(tree, ifd, codes)
-    table = None
-    if LUT in ifd.entries:
-        table = np.asarray(tree.values(ifd, LUT), np.uint16)
-        codes = table[np.minimum(codes, len(table) - 1)]
+    table, prior = None, None
+    notes: tuple[str, ...] = ()
+    if _stored_digest(tree) or LUT in ifd.entries or opcodes.OPCODE_LIST_1 in ifd.entries:
+        codes = segments.read(tree, raster, proven=bool(_stored_digest(tree)))
+        _check_digest(tree, raster, codes)
+        prior, notes = _prior(tree, ifd, codes)
+        if LUT in ifd.entries:
+            table = np.asarray(tree.values(ifd, LUT), np.uint16)
+            codes = table[np.minimum(codes, len(table) - 1)]
+        planes = [Mosaic(np.ascontiguousarray(codes[..., channel])) for channel in range(raster.samples)]
+    else:  # nothing asks for all of the pixels
+        planes = planes_of(tree, raster, raster.samples)
     mosaics = []
     assumed: tuple[str, ...] = ()
-    for channel in range(raster.samples):
-        samples = np.ascontiguousarray(codes[..., channel])
-        mosaic, assumed = describe(tree, ifd, samples, assume, 16 if table is not None else raster.bits, channel)
+    for channel, plane in enumerate(planes):
+        mosaic, assumed = describe(tree, ifd, plane, assume, 16 if table is not None else raster.bits, channel)
         mosaics.append(mosaic if table is None else replace(mosaic, limit=float(table.max())))
     keys = tuple(range(len(mosaics)))
     identity, conditions = identity_of(tree, ifd, mosaics, assume), conditions_of(tree, ifd)
@@ -93,14 +103,15 @@ def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> None:
     if table is not None:
         edits = [Edit(e.rows, e.cols, _nearest_code(table, e.values).astype(raster.dtype)) for e in edits]
     digest_now = b""
+    samples = _codes(frame) if table is None and raster.compression != segments.NONE else None
     if raster.compression == segments.JXL:
-        made = segments.encoded(tree, raster, edits)
+        made = segments.encoded(tree, raster, edits, samples)
         changes = segments.placed(tree, raster, made, repack=True)
         digest_now = _digest_of_streams(tree, raster, made)
     else:
-        changes = segments.patches(tree, raster, edits, repack=True)
+        changes = segments.patches(tree, raster, edits, repack=True, samples=samples)
     if _stored_digest(tree) and not digest_now:
-        codes = _codes(frame) if table is None else segments.read(tree, raster)
+        codes = _codes(frame).copy() if table is None else segments.read(tree, raster)
         for channel, edit in enumerate(edits):
             codes[edit.rows, edit.cols, channel] = edit.values
         digest_now = digest(codes)
@@ -109,8 +120,9 @@ def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> None:
 
 
 def _codes(frame: Frame) -> Array:
-    """(H, W, S) stored codes of a frame without linearisation table."""
-    return np.stack([mosaic.samples for mosaic in frame.mosaics], axis=-1)
+    """(H, W, S) stored codes of a frame without linearisation table; a view of the samples where there is one plane."""
+    planes = [mosaic.samples for mosaic in frame.mosaics]
+    return planes[0][..., None] if len(planes) == 1 else np.stack(planes, axis=-1)
 
 
 def annotate(source: Path, mosaics: Sequence[Mosaic], bad: Bool, temporary: Path) -> None:
@@ -207,4 +219,4 @@ def _new_ids(tree: Tree, edits: Sequence[Edit], digest_now: bytes) -> list[segme
     return changes
 
 
-__all__ = ["annotate", "digest", "load", "rewrite", "sign"]
+__all__ = ["annotate", "digest", "is_plain", "load", "rewrite", "sign"]

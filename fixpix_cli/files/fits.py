@@ -19,14 +19,16 @@ import contextlib
 import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import fitsheader
 from ..cfa import MONO
 from ..errors import FrameError, RefusedError, UnreadableError
-from ..mosaic import Array, Assume, Edit, Frame, Lazy, Mosaic
+from ..mosaic import Array, Assume, Edit, Frame, Lazy, Mosaic, Stored
 from . import fits_cards, fits_sign, fits_tiles, fits_words
 from .fits_gzip import is_gzip, to_the_end, unpacked
 from .fits_io import is_image, is_tiled, opened, places, tiled_values
@@ -35,6 +37,11 @@ from .fits_words import conditions_of, default_white
 
 #: Samples per byte of a compressed file; a header that claims more is damaged.
 _MOST_PER_BYTE = 2000
+
+
+def is_plain(path: Path) -> bool:
+    """True for files that are read without astropy."""
+    return fitsheader.read(path) is not None
 
 
 def load(path: Path, assume: Assume) -> Frame:
@@ -109,17 +116,24 @@ def _image(path: Path, key: int, hdu: Any, main: Any, unzipped: Any, assume: Ass
     zero, scale = scaling(path, header)
     values, layout = _tiles(path, hdu, zero) if is_tiled(hdu) else _plain(path, hdu, zero, unzipped)
     bitpix = header["BITPIX"]
-    samples = to_samples(values[0], bitpix, layout)
-    mosaic, assumed = _mosaic(path, samples, scale, main, header, assume)
+    plane: Mosaic
+    if isinstance(values, np.memmap) and bitpix > 0 and layout.blank is None:
+        plane = Stored(values[0], partial(to_samples, bitpix=bitpix, layout=layout))
+    else:
+        plane = Mosaic(to_samples(values[0], bitpix, layout))
+    mosaic, assumed = _described(path, plane, scale, main, header, assume)
     return Image(key, values, bitpix, layout, mosaic, assumed)
 
 
 def _read(layer: tuple[Image, int]) -> Mosaic:
     """One plane of an image."""
     image, number = layer
+    first = image.first
     if number == 0:
-        return image.first
-    return image.first.with_samples(to_samples(image.values[number], image.bitpix, image.layout))
+        return first
+    if isinstance(first, Stored):
+        return Stored(image.values[number], first.decode, first.cfa, first.black, first.white)
+    return first.with_samples(to_samples(image.values[number], image.bitpix, image.layout))
 
 
 def _chosen(path: Path, images: list[tuple[int, Any]], assume: Assume) -> list[tuple[int, Any]]:
@@ -158,10 +172,8 @@ def _plain(path: Path, hdu: Any, zero: int, unzipped: Any) -> tuple[Array, Layou
         raise UnreadableError(f"{path}: is truncated: the header promises {size} bytes of pixels, {there} are there")
     if unzipped is not None:
         values: Array = np.frombuffer(raw, stored)
-    elif shape[0] > 1:  # a series may be larger than memory
+    else:  # a series may be larger than memory; of a single frame a repair reads only parts
         values = np.memmap(path, stored, "r", offset, (count,))
-    else:
-        values = np.fromfile(path, stored, count, offset=offset)
     return values.reshape(shape), Layout(offset, stored.str, zero, blank)
 
 
@@ -193,12 +205,12 @@ def _tiles(path: Path, hdu: Any, zero: int) -> tuple[Array, Layout]:
     return values, Layout(-1, values.dtype.newbyteorder(">").str, zero, fits_words.blank_of(header))
 
 
-def _mosaic(
-    path: Path, samples: Array, scale: Scale, main: Any, header: Any, assume: Assume
+def _described(
+    path: Path, plane: Mosaic, scale: Scale, main: Any, header: Any, assume: Assume
 ) -> tuple[Mosaic, tuple[str, ...]]:
     """A plane with its colours and levels; what the file did not say stands in the tuple."""
     assumed = []
-    cfa = assume.cfa or fits_words.cfa_of(path, main, header, samples.shape[0])
+    cfa = assume.cfa or fits_words.cfa_of(path, main, header, plane.shape[0])
     if cfa is None:
         cfa = MONO
         assumed.append("cfa MONO")
@@ -208,10 +220,10 @@ def _mosaic(
     levels = tuple(scale.code(level) for level in levels)
     black: tuple[tuple[float, ...], ...] = (levels,) if len(levels) == 1 else (levels[:2], levels[2:])
     white = fits_words.white_of(main, header) if assume.white is None else assume.white
-    code = default_white(samples) if white is None else scale.code(float(white))
+    code = default_white(plane) if white is None else scale.code(float(white))
     if white is None:
         assumed.append(f"white {scale.value(code):g}")
-    return Mosaic(samples, cfa, black, code), tuple(assumed)
+    return plane.described(cfa, black, code), tuple(assumed)
 
 
 def rewrite(frame: Frame, edits: Sequence[Edit], temporary: Path) -> tuple[str, ...]:
@@ -236,15 +248,32 @@ def _layers(frame: Frame, key: int) -> list[int]:
 
 
 def _patch(frame: Frame, edits: Sequence[Edit], mine: Sequence[int], path: Path, key: int) -> None:
+    """Put the edits of one HDU into the file; its checksum cards follow by the words that changed."""
+    place = places(path)[key]
+    touched = []
+    for n in mine:
+        layout, edit = frame.layout[n], edits[n]
+        size = np.dtype(layout.stored).itemsize
+        first = (layout.offset - place.data) // size + edit.rows * frame.mosaics[n].shape[1] + edit.cols
+        touched.append((first, to_store(edit.values, layout)))
+    stored = touched[0][1].dtype
     with open(path, "r+b") as stream:
-        for n in mine:
-            layout, edit, (rows, cols) = frame.layout[n], edits[n], frame.mosaics[n].shape
-            view = np.memmap(stream, np.dtype(layout.stored), "r+", layout.offset, (rows * cols,))
-            view[edit.rows * cols + edit.cols] = to_store(edit.values, layout)
-            view.flush()
-            del view
-        place = places(path)[key]
-        fits_cards.renew_checksums(stream, place.head, place.data, place.span)
+        span = min(place.span, stream.seek(0, 2) - place.data)  # careless writers cut the padding
+        view = np.memmap(stream, np.uint8, "r+", place.data, (span,))
+        samples, words = (
+            view[: span // stored.itemsize * stored.itemsize].view(stored),
+            view[: span // 4 * 4].view(">u4"),
+        )
+        flat = np.concatenate([first for first, _ in touched])
+        changed = np.sort((flat[:, None] * stored.itemsize // 4 + np.arange(max(1, stored.itemsize // 4))).reshape(-1))
+        changed = changed[np.diff(changed, append=-1) != 0]  # each once (np.unique imports half of numpy)
+        changed = changed[changed < len(words)]
+        before = fits_cards.ones_complement(words[changed])
+        samples[flat] = np.concatenate([values for _, values in touched])
+        change = (before, fits_cards.ones_complement(words[changed])) if span == place.span else None
+        view.flush()
+        del view, samples, words
+        fits_cards.renew_checksums(stream, place.head, place.data, place.span, change)
 
 
 def _rewrite_tiles(frame: Frame, edits: Sequence[Edit], path: Path, key: int) -> list[str]:

@@ -6,7 +6,7 @@ astropy would write a card anew and lose its spacing, comment or odd spelling.
 from __future__ import annotations
 
 import re
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -52,10 +52,11 @@ def replace_integer(header: bytearray, card: int, value: int) -> None:
     header[card : card + _CARD] = f"{text[:9]}{value:>{width}}{rest:<80}"[:_CARD].encode("latin-1")
 
 
-def ones_complement(data: bytes | bytearray | memoryview, total: int = 0) -> int:
-    """The 32-bit ones' complement sum of FITS checksums (FITS standard 4.0, appendix J)."""
-    padded = bytes(data) + b"\0" * (-len(data) % 4) if len(data) % 4 else data
-    total += int(np.frombuffer(padded, ">u4").sum(dtype=np.uint64))
+def ones_complement(data: Any, total: int = 0) -> int:
+    """The 32-bit ones' complement sum (FITS standard 4.0, appendix J) of bytes, or of an array of big-endian words."""
+    if not isinstance(data, np.ndarray):
+        data = np.frombuffer(bytes(data) + b"\0" * (-len(data) % 4) if len(data) % 4 else data, ">u4")
+    total += int(data.sum(dtype=np.uint64))
     while total >> 32:
         total = (total & 0xFFFFFFFF) + (total >> 32)
     return total
@@ -88,15 +89,23 @@ def decode_checksum(text: str) -> int:
     return ~value & 0xFFFFFFFF
 
 
-def renew_checksums(stream: BinaryIO, head: int, data: int, span: int) -> None:
-    """Rewrite the DATASUM and CHECKSUM cards of one HDU in place, where it has them."""
+def renew_checksums(stream: BinaryIO, head: int, data: int, span: int, change: tuple[int, int] | None = None) -> None:
+    """Rewrite the DATASUM and CHECKSUM cards of one HDU in place, where it has them.
+
+    With `change`, the sums of the words that changed as they were and as they are, an old DATASUM that the CHECKSUM
+    vouches for tells the new one without a look at the other words: if these were damaged, the sum still says so.
+    """
     stream.seek(head)
     header = bytearray(stream.read(data - head))
     summed, checked = find(header, "DATASUM"), find(header, "CHECKSUM")
     if summed is None and checked is None:
         return
-    stream.seek(data)
-    total = ones_complement(stream.read(span))
+    total = 0
+    if summed is not None and checked is not None and change is not None:
+        total = _changed(header, summed, change)
+    if not total:
+        stream.seek(data)
+        total = ones_complement(stream.read(span))
     if summed is not None:
         replace_string(header, summed, str(total))
     if checked is not None:
@@ -105,3 +114,12 @@ def renew_checksums(stream: BinaryIO, head: int, data: int, span: int) -> None:
     stream.seek(head)
     stream.write(header)
     stream.flush()
+
+
+def _changed(header: bytearray, card: int, change: tuple[int, int]) -> int:
+    """The new sum from an old DATASUM card and what changed; 0 where the cards contradict each other, or it is one."""
+    match = re.match(rb".{8}= +'? *(\d{1,10}) *'?", bytes(header[card : card + _CARD]))
+    if match is None or ones_complement(header, int(match[1])) != 0xFFFFFFFF:
+        return 0
+    before, after = change
+    return (int(match[1]) - before + after) % 0xFFFFFFFF

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import safe
 from ..errors import UnreadableError
 from .fits_io import first_line
 
@@ -43,7 +44,7 @@ def unpacked(path: Path, temporary: Path) -> Iterator[Path]:
     """
     if not is_gzip(path):
         if path != temporary:
-            shutil.copyfile(path, temporary)
+            safe.copy(path, temporary)
         yield temporary
         return
     plain = temporary.with_name(temporary.name + ".plain")

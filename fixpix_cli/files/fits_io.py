@@ -1,5 +1,6 @@
 """Floor 2. The keeper of astropy among the files: where a FITS file's parts lie, and the codecs of its tiles.
 
+Plain files are read without it (`fixpix_cli.fitsheader`); astropy has the others.
 astropy's exceptions become ours in `opened`, once. Everything else about FITS
 works on bytes and numbers that come from here.
 """
@@ -18,11 +19,15 @@ from typing import Any
 
 import numpy as np
 
+from .. import fitsheader
 from ..errors import UnreadableError
 from ..mosaic import Array
 
 #: Extensions that fixpix itself writes; they are no image planes.
 OURS = ("DQ", "DQ_DEF", "PROB", "EVIDENCE", "FRAMES")
+
+
+_DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +46,13 @@ def opened(path: Path, *, tables: bool = False) -> Iterator[Any]:
 
     With `tables` a tile-compressed image is the binary table that the file holds.
     """
+    plain = fitsheader.read(path)
+    try:
+        if plain is not None:
+            yield plain
+            return
+    except _DAMAGE as error:
+        raise UnreadableError(f"{path}: is damaged or not FITS ({first_line(error)})") from error
     from astropy.io import fits
 
     try:
@@ -56,10 +68,7 @@ def opened(path: Path, *, tables: bool = False) -> Iterator[Any]:
                 if hdus[0].header.get("SIMPLE") is False:
                     raise UnreadableError(f"{path}: says of itself that it is not standard FITS (SIMPLE = F)")
                 yield list(_walked(hdus))
-    except (
-        *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError),
-        *(zlib.error, fits.VerifyError),
-    ) as error:
+    except (*_DAMAGE, fits.VerifyError) as error:
         raise UnreadableError(f"{path}: is damaged or not FITS ({first_line(error)})") from error
     except OSError as error:
         if error.errno is not None:

@@ -89,12 +89,12 @@ def scaling(path: Path, header: Any) -> tuple[int, Scale]:
 
 def to_samples(values: Array, bitpix: int, layout: Layout) -> Array:
     """(H, W) samples in DN, or in codes where they are scaled, from stored values of either byte order."""
-    same = values.astype(values.dtype.newbyteorder("="), copy=False)
+    same = np.asarray(values.astype(values.dtype.newbyteorder("="), copy=False))
     samples = same
-    if layout.zero and bitpix == 8:
-        samples = (same ^ 0x80).view(np.int8)
-    elif layout.zero:
-        samples = (same ^ same.dtype.type(-layout.zero)).view(_OFFSETS[bitpix, layout.zero])
+    if layout.zero:
+        turn = same.dtype.type(0x80 if bitpix == 8 else -layout.zero)
+        mine = None if layout.blank is not None or np.may_share_memory(same, values) else same
+        samples = np.bitwise_xor(same, turn, out=mine).view(_OFFSETS[bitpix, layout.zero])
     if layout.blank is None or same.dtype.kind not in "iu":
         return np.asarray(samples)
     missing = same == layout.blank

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..cfa import Cfa
 from ..errors import RefusedError, UsageError
-from ..mosaic import Array, Assume, Conditions, Identity, Mosaic
+from ..mosaic import Assume, Conditions, Identity, Mosaic
 
 _BINNING = (("YBINNING", "BINY", "CCDYBIN"), ("XBINNING", "BINX", "CCDXBIN"))
 _MODELS = ("INSTRUME", "CAMERA", "CAMMODEL", "DETECTOR")
@@ -163,11 +163,11 @@ def white_of(main: Any, header: Any) -> float | None:
     return white if white is not None and np.isfinite(white) and white > 0 else None
 
 
-def default_white(samples: Array) -> float:
+def default_white(mosaic: Mosaic) -> float:
     """The greatest value of the integer type; 1.0 or the frame's maximum for floats."""
-    if samples.dtype.kind in "iu":
-        return float(np.iinfo(samples.dtype).max)
-    finite = samples[np.isfinite(samples)]
+    if mosaic.is_integer:
+        return float(np.iinfo(mosaic.dtype).max)
+    finite = mosaic.samples[np.isfinite(mosaic.samples)]
     top = float(finite.max()) if finite.size else 1.0
     return 1.0 if top <= 1 else top
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import lzma
 import os
-import shutil
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import safe
 from ..errors import RefusedError, UnreadableError
 from ..mosaic import Array, Edit
 from . import jpegs
@@ -266,6 +266,30 @@ def read(tree: Tree, raster: Raster, *, proven: bool = False) -> Array:
     return out[raster.stored(rows, 0)][:, raster.stored(cols, 1)]
 
 
+def mapped(tree: Tree, raster: Raster) -> Array | None:
+    """(H, W, S) samples as they lie in the file, in its byte order; None where they do not simply follow each other.
+
+    Nothing is read: the array is the memory map of the file.
+    """
+    whole = raster.bits == 8 * raster.dtype.itemsize and raster.predictor == 1 and raster.fields == (1, 1)
+    if raster.compression != NONE or not whole or raster.planar or raster.tiled:
+        return None
+    sizes = [raster.shape_of(index)[0] * raster.row_bytes for index in range(len(raster.offsets))]
+    ends = [offset + size for offset, size in zip(raster.offsets, sizes, strict=True)]
+    if tuple(ends[:-1]) != raster.offsets[1:]:
+        return None
+    shape = raster.height, raster.width, raster.samples
+    stored = raster.dtype.newbyteorder(raster.order)
+    return np.frombuffer(tree.data, stored, raster.height * raster.width * raster.samples, raster.offsets[0]).reshape(
+        shape
+    )
+
+
+def native(values: Array) -> Array:
+    """Samples of either byte order in the machine's own."""
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
 def decode(tree: Tree, raster: Raster, index: int, *, proven: bool = False) -> Array:
     """(rows, cols, S) samples of one segment; see `read`."""
     start = raster.offsets[index]
@@ -307,7 +331,7 @@ def encode(tree: Tree, raster: Raster, index: int, values: Array) -> bytes:
     old = bytes(tree.data[start : start + raster.counts[index]])
     try:
         data = _encode(raster, raster.shape_of(index), values, old)
-        again = _decode(tree.path, raster, raster.shape_of(index), data)
+        again = _decode(tree.path, raster, raster.shape_of(index), data, proven=True)
     except (ValueError, RuntimeError, TypeError) as error:
         raise RefusedError(f"{tree.path}: a strip or tile cannot be encoded again ({error})") from error
     if again.tobytes() != np.ascontiguousarray(values).tobytes():
@@ -340,11 +364,11 @@ def _encode(raster: Raster, shape: tuple[int, int, int], values: Array, old: byt
 
 def _unpack(raster: Raster, data: bytes, size: int) -> bytes:
     """Undo the lossless byte compression; never more than `size` bytes and a little."""
-    import imagecodecs
-
     kind = raster.compression
     if kind == NONE:
         return data
+    import imagecodecs
+
     if kind in (DEFLATE, DEFLATE_OLD):
         return zlib.decompressobj().decompress(data, size)
     if kind == LZMA:
@@ -492,19 +516,25 @@ class Patch:
 
 
 def patches(
-    tree: Tree, raster: Raster, edits: Sequence[Edit], end: int | None = None, *, repack: bool = False
+    tree: Tree,
+    raster: Raster,
+    edits: Sequence[Edit],
+    end: int | None = None,
+    *,
+    repack: bool = False,
+    samples: Array | None = None,
 ) -> list[Patch]:
     """What to write where so that the edited pixels change; `edits` has one item per sample of a pixel.
 
     What finds no room goes to `end` (None: the end of the file). Uncompressed
     samples of whole bytes are patched one by one; other touched segments are
-    encoded again and placed (`placed` says what `repack` does).
+    encoded again and placed (`placed` says what `repack` does; `encoded` what `samples` are for).
     """
     if raster.compression == NONE and len(set(raster.offsets)) < len(raster.offsets):
         raise RefusedError(f"{tree.path}: some of its strips or tiles lie in one place; they cannot be repaired apart")
     if raster.compression == NONE and raster.bits in (8, 16, 32, 64) and raster.predictor == 1:
         return _byte_patches(raster, *_placed_edits(raster, edits))
-    return placed(tree, raster, encoded(tree, raster, edits), end, repack=repack)
+    return placed(tree, raster, encoded(tree, raster, edits, samples), end, repack=repack)
 
 
 def _placed_edits(raster: Raster, edits: Sequence[Edit]) -> tuple[Array, Array, Array, Array, Array]:
@@ -519,13 +549,22 @@ def _placed_edits(raster: Raster, edits: Sequence[Edit]) -> tuple[Array, Array, 
     return rows, cols, channel, values, index
 
 
-def encoded(tree: Tree, raster: Raster, edits: Sequence[Edit]) -> dict[int, bytes]:
-    """The touched segments with the edits in them, encoded again."""
+def encoded(tree: Tree, raster: Raster, edits: Sequence[Edit], samples: Array | None = None) -> dict[int, bytes]:
+    """The touched segments with the edits in them, encoded again.
+
+    Where the caller still has the (H, W, S) samples that `read` gave, only segments that reach beyond the image are
+    decoded once more: what lies there stays as it is.
+    """
     rows, cols, channel, values, index = _placed_edits(raster, edits)
 
     def make(segment: int) -> bytes:
-        block = decode(tree, raster, segment).copy()
         top, left = raster.corner(segment)
+        rows_, cols_, _ = raster.shape_of(segment)
+        whole = top + rows_ <= raster.height and left + cols_ <= raster.width and raster.fields == (1, 1)
+        if samples is not None and whole:
+            block = samples[top : top + rows_, left : left + cols_, raster.channels(segment)].copy()
+        else:
+            block = decode(tree, raster, segment).copy()
         mine = index == segment
         block[rows[mine] - top, cols[mine] - left, channel[mine]] = values[mine]
         return encode(tree, raster, segment, block)
@@ -636,7 +675,7 @@ def _merged(rooms: list[tuple[int, int]], kept: set[int]) -> list[tuple[int, int
 def write(source: Path, temporary: Path, changes: Sequence[Patch]) -> None:
     """Copy `source`, unless it is `temporary` itself, and apply the patches."""
     if source != temporary:
-        shutil.copyfile(source, temporary)
+        safe.copy(source, temporary)
     with open(temporary, "r+b") as stream:
         for patch in sorted(changes, key=lambda p: p.place):
             stream.seek(patch.place)

@@ -24,7 +24,7 @@ import numpy as np
 
 from ..cfa import MONO, Cfa
 from ..errors import RefusedError, UnreadableError
-from ..mosaic import Area, Array, Assume, Conditions, Edit, Frame, Identity, Lazy, Mosaic, shifted_black
+from ..mosaic import Area, Array, Assume, Conditions, Edit, Frame, Identity, Lazy, Mosaic, Stored, shifted_black
 from . import segments
 from .ifd import Ifd, Tree
 
@@ -78,10 +78,24 @@ def load(path: Path, assume: Assume) -> Frame:
 def _planes(tree: Tree, page: Page, colours: int, assume: Assume) -> tuple[tuple[Mosaic, ...], tuple[str, ...]]:
     """The planes of a page, and what had to be assumed of them."""
     raster = _raster(tree, page)
-    samples = segments.read(tree, raster)
-    planes = [np.ascontiguousarray(samples[..., n]) for n in range(colours)]
+    planes = planes_of(tree, raster, colours)
     told = [describe(tree, page.ifd, plane, assume, raster.bits, n) for n, plane in enumerate(planes)]
     return tuple(mosaic for mosaic, _ in told), tuple(dict.fromkeys(text for _, texts in told for text in texts))
+
+
+def planes_of(tree: Tree, raster: segments.Raster, colours: int) -> list[Mosaic]:
+    """The first samples of each pixel as planes; integers that lie plainly in the file stay there until asked for."""
+    samples = segments.mapped(tree, raster)
+    if samples is not None and samples.dtype.kind in "iu":
+        return [Stored(samples[..., n], segments.native) for n in range(colours)]
+    samples = segments.read(tree, raster)
+    return [Mosaic(np.ascontiguousarray(samples[..., n])) for n in range(colours)]
+
+
+def is_plain(path: Path) -> bool:
+    """True for files whose pixels lie plainly in them."""
+    tree = opened(path)
+    return all(segments.mapped(tree, _raster(tree, page)) is not None for page in _pages(tree))
 
 
 def _raster(tree: Tree, page: Page) -> segments.Raster:
@@ -185,20 +199,20 @@ def _shaped(tree: Tree, ifd: Ifd, description: str) -> int:
 
 
 def describe(
-    tree: Tree, ifd: Ifd, samples: Array, assume: Assume, bits: int, channel: int = 0
+    tree: Tree, ifd: Ifd, plane: Mosaic, assume: Assume, bits: int, channel: int = 0
 ) -> tuple[Mosaic, tuple[str, ...]]:
-    """A mosaic with what the tags, or else the user and the defaults, say of it."""
+    """A plane with what the tags, or else the user and the defaults, say of it."""
     from .fits_words import default_white, number_of
 
     assumed = []
-    height, width = samples.shape
+    height, width = plane.shape
     active = Area(0, 0, height, width)
     if len(box := tree.values(ifd, 50829)) == 4:
         top, left, bottom, right = map(int, box)
         if 0 <= top < bottom <= height and 0 <= left < right <= width:
             active = Area(top, left, bottom, right)
     cards = astro_tiff(tree)
-    cfa = assume.cfa or cfa_of(tree, ifd, active) or _astro_cfa(tree.path, cards, samples)
+    cfa = assume.cfa or cfa_of(tree, ifd, active) or _astro_cfa(tree.path, cards, plane)
     if cfa is None:
         cfa = MONO
         if tree.number(ifd, 262) != 34892:
@@ -217,11 +231,11 @@ def describe(
     if white is None and cards:
         white = _positive(number_of(cards, cards, "SATURATE", "SATLEVEL"))
     if white is None:
-        white = float((1 << bits) - 1) if samples.dtype.kind == "u" and bits <= 16 else default_white(samples)
+        white = float((1 << bits) - 1) if plane.dtype.kind == "u" and bits <= 16 else default_white(plane)
         assumed.append(f"white {white:g}")
-    packed = samples.dtype.kind == "u" and bits < 8 * samples.dtype.itemsize
+    packed = plane.dtype.kind == "u" and bits < 8 * plane.dtype.itemsize
     limit = float((1 << bits) - 1) if packed else None
-    return Mosaic(samples, cfa, black, white, active, limit), tuple(assumed)
+    return plane.described(cfa, black, white, active, limit), tuple(assumed)
 
 
 def cfa_of(tree: Tree, ifd: Ifd, active: Area) -> Cfa | None:
@@ -305,7 +319,7 @@ def _positive(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) and value > 0 else None
 
 
-def _astro_cfa(path: Path, cards: dict[str, str], samples: Array) -> Cfa | None:
+def _astro_cfa(path: Path, cards: dict[str, str], plane: Mosaic) -> Cfa | None:
     """The pattern of an Astro-TIFF header, as seen from (0, 0) of the TIFF.
 
     The specification turns the image upside down: the TIFF's first row is the
@@ -316,11 +330,11 @@ def _astro_cfa(path: Path, cards: dict[str, str], samples: Array) -> Cfa | None:
     """
     from .fits_words import cfa_of as of_cards
 
-    stated = of_cards(path, cards, cards, samples.shape[0]) if cards else None
-    if stated is None or not stated.is_bayer or min(samples.shape) < 2:
+    stated = of_cards(path, cards, cards, plane.shape[0]) if cards else None
+    if stated is None or not stated.is_bayer or min(plane.shape) < 2:
         return stated
-    turned = stated.flipped_rows(samples.shape[0])
-    return turned if _green_gap(samples, turned) < 0.8 * _green_gap(samples, stated) else stated
+    turned = stated.flipped_rows(plane.shape[0])
+    return turned if _green_gap(plane.samples, turned) < 0.8 * _green_gap(plane.samples, stated) else stated
 
 
 def _green_gap(samples: Array, cfa: Cfa) -> float:

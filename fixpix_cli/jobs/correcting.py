@@ -51,11 +51,20 @@ def correct(
     weak: dict[str, list[DefectMap]] = {}
     if how.auto and len(sources) > 1 and not common.dry_run:
         remembered, weak = look(sources, common)
+    threads = max(1, common.jobs // len(sources))
     items = [
-        (s.path, t, common, how, store, remembered.get(s.path), weak.get(camera_key(remembered.get(s.path))))
+        (s.path, t, common, how, store, remembered.get(s.path), weak.get(camera_key(remembered.get(s.path))), threads)
         for s, t in zip(sources, targets, strict=True)
     ]
-    yield from workers.run(_correct_one, items, common.jobs, common.budget, lost)
+    if len(items) == 1 and _is_plain(sources[0].path, how):
+        yield workers.run_here(_correct_one, items[0], common.budget, lost)
+    else:
+        yield from workers.run(_correct_one, items, common.jobs, common.budget, lost)
+
+
+def _is_plain(path: Path, how: Repair) -> bool:
+    """True if the frame and its maps are read by nothing but our own code, as `workers.run_here` demands."""
+    return not how.auto and files.is_plain(path) and all(map(maps.is_listed, how.maps))
 
 
 def _correct_one(
@@ -66,6 +75,7 @@ def _correct_one(
     store: Path,
     looked: Looked | None,
     weak: list[DefectMap] | None,
+    threads: int = 1,
 ) -> Outcome:
     def work() -> Outcome:
         if how.out is None and files.is_native(path):
@@ -85,10 +95,10 @@ def _correct_one(
         methods, edits, defects = [], [], 0
         for number, mosaic in enumerate(frame.mosaics):
             bad = masks[number]
-            method, samples = repair_plane(mosaic, bad, how, path)
+            method, edit = repair_plane(mosaic, bad, how, path, threads)
             methods.append(method)
             defects += int(np.count_nonzero(bad))
-            edits.append(Edit.between(mosaic.samples, samples))
+            edits.append(edit)
         method = methods_of(methods)
         if common.dry_run:
             return Outcome(
@@ -150,7 +160,7 @@ def _is_finished(frame: Frame, target: Path, common: Common, how: Repair, masks:
         after = files.load(target, common.assume)
     except FixpixError:
         return False
-    kinds = [(f.moments, f.shapes, [m.samples.dtype for m in f.moment(0)]) for f in (frame, after)]
+    kinds = [(f.moments, f.shapes, [m.dtype for m in f.moment(0)]) for f in (frame, after)]
     if kinds[0] != kinds[1]:
         return False
     repacked = files.is_native(frame.source) or frame.source.suffix.lower() == ".gz"
@@ -161,7 +171,7 @@ def _is_finished(frame: Frame, target: Path, common: Common, how: Repair, masks:
         if not bad[changed.rows, changed.cols].all():
             return False
         if len(changed) < np.count_nonzero(bad):
-            _, samples = repair_plane(mosaic, bad, how, frame.source)
-            if len(Edit.between(samples, there.samples)):
+            _, edit = repair_plane(mosaic, bad, how, frame.source)
+            if len(Edit.between(edit.applied(mosaic.samples), there.samples)):
                 return False
     return True

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import classical, files
+from .. import files
 from ..errors import FrameError
 from ..evidence import DEFAULT_THRESHOLD, Tally
 from ..mosaic import Conditions, Frame, Mosaic
 from .outcomes import Common
+
+if TYPE_CHECKING:
+    from .. import classical
 
 
 def load(path: Path, common: Common) -> Frame:

@@ -12,8 +12,8 @@ import numpy as np
 
 from .. import strategy
 from ..errors import FrameError, RefusedError
-from ..mosaic import Array, Bool, Mosaic
-from ..repair import CLASSICAL, Corrector, in_tiles, noise_fill, otherwise, repair
+from ..mosaic import Bool, Edit, Mosaic
+from ..repair import CLASSICAL, Corrector, edit, in_tiles, noise_fill, otherwise, places
 
 
 @dataclass(frozen=True)
@@ -61,27 +61,24 @@ def net_of(method: str) -> Any:
     return getattr(importlib.import_module(f"..{module}", __package__), name)()
 
 
-def repair_plane(mosaic: Mosaic, bad: Bool, how: Repair, path: Path) -> tuple[str, Array]:
-    """Repair one plane; the method's name and the new samples."""
+def repair_plane(mosaic: Mosaic, bad: Bool, how: Repair, path: Path, threads: int = 1) -> tuple[str, Edit]:
+    """Repair one plane; the method's name and what changes."""
     if how.fill == "nan":
         if mosaic.is_integer:
-            raise RefusedError(f"{path}: --fill nan needs floating-point samples, these are {mosaic.samples.dtype}")
-        samples = mosaic.samples.copy()
-        samples[bad] = np.nan
-        return "nan", samples
-    name, corrector = _corrector(mosaic, bad, how.method)
+            raise RefusedError(f"{path}: --fill nan needs floating-point samples, these are {mosaic.dtype}")
+        rows, cols = places(bad)
+        return "nan", Edit.of(mosaic, rows, cols, np.full(len(rows), np.nan, mosaic.dtype))
+    name, corrector = _corrector(mosaic, bad, how.method, threads)
     if how.fill == "noise":
         seed = zlib.crc32(path.name.encode())
         name, corrector = f"{name}, noise", noise_fill(corrector, seed)
-    if not bad.any():
-        return name, mosaic.samples
     try:
-        return name, repair(mosaic, bad, corrector)
+        return name, edit(mosaic, bad, corrector)
     except FrameError as error:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _corrector(mosaic: Mosaic, bad: Bool, method: str) -> tuple[str, Corrector]:
+def _corrector(mosaic: Mosaic, bad: Bool, method: str, threads: int) -> tuple[str, Corrector]:
     """The corrector of a method, and the method's name as the report gives it."""
     if method == "auto":
         mlp = net_of("mlp")
@@ -95,4 +92,4 @@ def _corrector(mosaic: Mosaic, bad: Bool, method: str) -> tuple[str, Corrector]:
     name = method
     if method == "cnn":
         name, net = "cnn, mlp elsewhere", otherwise(net, net_of("mlp"))
-    return name, in_tiles(net, strategy.TILE, strategy.HALO)
+    return name, in_tiles(net, strategy.TILE, strategy.HALO, threads)

@@ -28,6 +28,7 @@ from ..errors import MismatchError, StoreError, UnreadableError
 from ..evidence import DEFAULT_THRESHOLD, Bin, Counted, Evidence, Tally
 from ..mosaic import Array, Conditions, Identity
 from ..suspects import FIELDS, FIELDS_1, FIELDS_2, zeros
+from . import sparse
 
 #: 3: levels in DN (MEASURED to FULL, PICTURES). 2: none of them; such entries are typed by their excess alone, and
 #: MEASURED counts the frames since. 1: no log-odds either (SUPPORT, SUPPORTED, RATES); those maps go by the mean
@@ -200,6 +201,10 @@ def read_mask(path: Path) -> MaskFile:
     UnreadableError
         Not FITS, damaged, or without a DQ extension.
     """
+    with _translated(path):
+        listed = sparse.read(path)
+    if listed is not None and listed[1]:
+        return _mask_of(path, *listed)
     from astropy.io import fits
 
     with _translated(path), fits.open(path, memmap=False) as hdus:
@@ -207,17 +212,30 @@ def read_mask(path: Path) -> MaskFile:
         for hdu in hdus:
             if hdu.name != "DQ":
                 continue
-            data = np.asarray(hdu.data)
+            data = _pixels(hdu)
             if data.dtype.kind not in "iu" or data.ndim not in (2, 3):
                 raise ValueError("its DQ extension is not an integer image")
             stack = data[None] if data.ndim == 2 else data
             planes += [DefectMap(plane.astype(np.int32, copy=False)) for plane in stack]
-        header = hdus[0].header
         if not planes:
             raise UnreadableError(f"{path}: has no DQ extension; give a fixpix map, mask or truth")
-        camera = _identity(header) if "FPXMAP" in header else None
-        cards = {k: header[k] for k in header if k.startswith("FPX")}
-        return MaskFile(path, tuple(planes), str(header.get("ROWORDER", "")).strip().upper(), camera, cards)
+        return _mask_of(path, hdus[0].header, planes)
+
+
+def _pixels(hdu: Any) -> Array:
+    """The data of an image; what its codec raises becomes a ValueError."""
+    try:
+        return np.asarray(hdu.data)
+    except MemoryError:
+        raise
+    except Exception as error:  # the codecs raise classes of their own, which astropy does not publish
+        raise ValueError(str(error)) from error
+
+
+def _mask_of(path: Path, header: Any, planes: Sequence[DefectMap]) -> MaskFile:
+    camera = _identity(header) if "FPXMAP" in header else None
+    cards = {k: header[k] for k in header if k.startswith("FPX")}
+    return MaskFile(path, tuple(planes), str(header.get("ROWORDER", "")).strip().upper(), camera, cards)
 
 
 def for_frame(
@@ -237,7 +255,7 @@ def for_frame(
     MismatchError
         Another shape or number of planes.
     """
-    have = [plane.dq.shape for plane in mask.planes]
+    have = [plane.shape for plane in mask.planes]
     if moments > 1 and have == list(shapes):
         mask = replace(mask, planes=mask.planes * moments)
         have = have * moments

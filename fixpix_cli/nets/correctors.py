@@ -12,7 +12,7 @@ from ..cfa import Cfa
 from ..errors import FrameError, ModelError
 from ..mosaic import Array, Bool, Mosaic
 from ..normalise import windows
-from ..repair import repairable
+from ..repair import places, repairable
 from . import registry
 from .cards import Card
 from .sessions import Session
@@ -101,7 +101,7 @@ class MlpCorrector:
         """
         if not self.supports(mosaic.cfa):
             raise FrameError(f"the mlp corrector does not know {mosaic.cfa.name}: use least-squares")
-        rows, cols = np.nonzero(bad)
+        rows, cols = places(bad)
         inside = repairable(mosaic, bad)
         open_ = inside[rows, cols]
         values, sigma = np.full((2, len(rows)), np.nan)

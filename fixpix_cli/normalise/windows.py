@@ -24,15 +24,14 @@ all phases and every mirror image of a window is a window, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from ..cfa import Cfa, Offset
-from ..mosaic import Array, Bool, Float32, Mosaic
-from ..repair import by_position, usable
-from ..tiles import neighbours, windows
+from ..mosaic import Array, Float32
+from ..tiles import windows
+from .filling import REGIMES, Filled, Regime, around, fill, groups_of
 
 #: Version of the input contract below; a model's card names the one it was trained with.
 NORMALISATION = 2
@@ -44,246 +43,6 @@ KINDS = ("mono", "green", "other")
 _LIMIT = 8.0
 _FILLED_WEIGHT = 0.25
 _ERROR_SHARE = 0.25
-
-
-@dataclass(frozen=True)
-class Regime:
-    """How `fill` predicts holes in one range of damage rates.
-
-    Parameters
-    ----------
-    up_to : float
-        Share of holes in the frame up to which it holds.
-    radius : int
-        The prediction uses the (2 radius + 1)^2 - 1 neighbours of all colours.
-    passes : int
-        How often all holes are estimated anew from the filled frame.
-    fit : str
-        ``complete``: on good pixels without a hole around them, once.
-        ``filled``: on any good pixels, anew in every pass. A hole's estimate has
-        then seen the good pixel that it helps to predict; harmless while holes are few.
-        ``held out``: a tenth of the good pixels is hidden and fitted on.
-    pixels : int
-        At most about so many good pixels of each tile position are fitted on.
-    """
-
-    up_to: float
-    radius: int
-    passes: int
-    fit: str
-    pixels: int
-
-
-#: Chosen on the validation cameras among the three fits, radii 2 and 3, 2 to 12 passes.
-REGIMES = (
-    Regime(0.03, 3, 8, "complete", 60_000),
-    Regime(0.4, 3, 3, "filled", 20_000),
-    Regime(1.0, 2, 5, "held out", 20_000),
-)
-_HELD_OUT = 0.1
-
-
-@dataclass(frozen=True, eq=False)
-class Filled:
-    """A frame with first estimates in its holes.
-
-    Parameters
-    ----------
-    samples : (H, W) float32 array, DN above `level`
-        Good pixels as they are, holes estimated.
-    good : (H, W) bool array
-    cfa : Cfa
-    level : dict of tile position to float, DN
-        What was subtracted: the mean of the good pixels of that tile position.
-    error : dict of tile position to float, DN
-        Root mean square error of the linear prediction on this frame.
-    weights : dict of tile position to (K,) float64 array or None
-        The last linear prediction, of the neighbours in the order of `around`; None where the frame is too small
-        to fit it.
-    """
-
-    samples: Float32
-    good: Bool
-    cfa: Cfa
-    level: dict[Offset, float]
-    error: dict[Offset, float]
-    weights: dict[Offset, Array | None]
-
-    def level_at(self, rows: Array, cols: Array) -> Array:
-        """(N,) float64 DN: what was subtracted at the pixels (rows, cols)."""
-        pr, pc = self.cfa.period
-        table = np.array([[self.level[r, c] for c in range(pc)] for r in range(pr)])
-        return table[rows % pr, cols % pc]
-
-    def at(self, rows: Array, cols: Array) -> Array:
-        """(N,) float64 DN: the first estimates (or the samples) at the pixels (rows, cols)."""
-        return self.samples[rows, cols].astype(np.float64) + self.level_at(rows, cols)
-
-
-def fill(mosaic: Mosaic, bad: Bool) -> Filled:
-    """First estimates for all holes of a plane: bad pixels and missing data (NaN).
-
-    Parameters
-    ----------
-    mosaic : Mosaic
-        Without masked borders (`Mosaic.light`).
-    bad : (H, W) bool array
-        What is stored there is never looked at.
-
-    Returns
-    -------
-    Filled
-        Without any good pixel everything is 0 above level 0.
-    """
-    good = usable(mosaic, bad)
-    above, level = _levelled(mosaic, good)
-    regime = next(r for r in REGIMES if good.size - np.count_nonzero(good) <= r.up_to * good.size)
-    known = good
-    if regime.fit == "held out":
-        known = good & (np.random.default_rng(0).random(good.shape) >= _HELD_OUT)
-    holes = _Holes.of(mosaic.cfa, known)
-    truth = above.copy()
-    first = _first(above, known, holes)
-    above[holes.rows, holes.cols] = first
-    weights: dict[Offset, _Weights] = {}
-    moved = np.full(len(holes.rows), np.inf, np.float32)
-    for number in range(regime.passes):
-        if number == 0 or regime.fit != "complete":
-            weights = _fit_all(truth, above, good, known, mosaic.cfa, regime)
-        predicted = _predict(above, holes, weights, first, regime.radius)
-        if regime.fit == "complete":
-            predicted, moved = _held(above[holes.rows, holes.cols], predicted, moved)
-        above[holes.rows, holes.cols] = predicted
-    if known is not good:
-        hidden = good & ~known
-        above[hidden] = truth[hidden]
-        last = _Holes.of(mosaic.cfa, good)
-        first = above[last.rows, last.cols]
-        for _ in range(2):
-            above[last.rows, last.cols] = _predict(above, last, weights, first, regime.radius)
-    errors, values = ({p: getattr(w, name) for p, w in weights.items()} for name in ("error", "values"))
-    return Filled(above, good, mosaic.cfa, level, errors, values)
-
-
-def _levelled(mosaic: Mosaic, good: Bool) -> tuple[Float32, dict[Offset, float]]:
-    """Samples less the mean of the good pixels of their tile position, 0 in holes; and the means, DN."""
-    above = np.zeros(mosaic.shape, np.float32)
-    overall = float(mosaic.samples[good].mean(dtype=np.float64)) if good.any() else 0.0
-    level = {}
-    for r, c in mosaic.cfa.positions:
-        plane = (slice(r, None, mosaic.cfa.period[0]), slice(c, None, mosaic.cfa.period[1]))
-        values, ok = mosaic.samples[plane], good[plane]
-        level[r, c] = float(values[ok].mean(dtype=np.float64)) if ok.any() else overall
-        above[plane] = np.where(ok, values - level[r, c], 0.0)
-    return above, level
-
-
-@dataclass(frozen=True, eq=False)
-class _Holes:
-    """The pixels without data, and their indices by tile position in chunks."""
-
-    rows: Array
-    cols: Array
-    groups: list[tuple[Offset, Array]]
-    cfa: Cfa
-
-    @classmethod
-    def of(cls, cfa: Cfa, known: Bool) -> _Holes:
-        rows, cols = np.nonzero(~known)
-        return cls(rows, cols, _groups(cfa, rows, cols), cfa)
-
-
-def _groups(cfa: Cfa, rows: Array, cols: Array) -> list[tuple[Offset, Array]]:
-    return by_position(Mosaic(np.zeros((1, 1), np.uint8), cfa), rows, cols)
-
-
-def _first(above: Float32, known: Bool, holes: _Holes) -> Float32:
-    """(N,) means of the known same-colour pixels within 4 pixels, weighted by 1 / distance^3, else 0."""
-    out = np.zeros(len(holes.rows), np.float32)
-    for position, index in holes.groups:
-        if not len(index):
-            continue
-        offsets = np.array(holes.cfa.neighbours(*position, 4))
-        v, ok = neighbours(above, known, holes.rows[index], holes.cols[index], offsets)
-        weight = ok * ((offsets**2).sum(axis=1) ** -1.5).astype(np.float32)
-        total = weight.sum(axis=1)
-        out[index] = np.where(total > 0, (v * weight).sum(axis=1) / np.maximum(total, 1e-12), 0.0)
-    return out
-
-
-@cache
-def around(radius: int) -> Array:
-    """((2 radius + 1)^2 - 1, 2) offsets of the neighbours of a pixel, row by row."""
-    span = range(-radius, radius + 1)
-    return np.array([(r, c) for r in span for c in span if r or c])
-
-
-@dataclass(frozen=True, eq=False)
-class _Weights:
-    """(K,) weights of the neighbours, or None where the frame is too small to fit them; error in DN."""
-
-    values: Array | None
-    error: float
-
-
-def _fit_all(
-    truth: Float32, above: Float32, good: Bool, known: Bool, cfa: Cfa, regime: Regime
-) -> dict[Offset, _Weights]:
-    """The linear prediction of every tile position, fitted on this frame."""
-    source = good & ~known if regime.fit == "held out" else good
-    allowed = known if regime.fit == "complete" else np.broadcast_to(True, good.shape)
-    fitted = {}
-    for r, c in cfa.positions:
-        plane = source[r :: cfa.period[0], c :: cfa.period[1]]
-        flat = np.flatnonzero(plane)
-        flat = flat[:: max(1, len(flat) // regime.pixels)]
-        width = max(1, plane.shape[1])
-        rows, cols = flat // width * cfa.period[0] + r, flat % width * cfa.period[1] + c
-        fitted[r, c] = _fit(truth, above, allowed, rows, cols, regime.radius)
-    return fitted
-
-
-def _fit(truth: Float32, above: Float32, allowed: Bool, rows: Array, cols: Array, radius: int) -> _Weights:
-    """Least squares of the pixels (rows, cols) on their neighbours."""
-    offsets = around(radius)
-    x, ok = neighbours(above, allowed, rows, cols, offsets)
-    complete = ok.all(axis=1)
-    if np.count_nonzero(complete) < 4 * len(offsets):
-        known = truth[rows, cols].astype(np.float64)
-        return _Weights(None, float(np.std(known)) if len(known) else 0.0)
-    x = x[complete].astype(np.float64)
-    y = truth[rows[complete], cols[complete]].astype(np.float64)
-    gram = x.T @ x
-    ridge = 1e-7 * np.trace(gram) / len(offsets)
-    if ridge <= 0:
-        return _Weights(None, 0.0)
-    weights = np.linalg.solve(gram + ridge * np.eye(len(offsets)), x.T @ y)
-    return _Weights(weights, float(np.sqrt(np.mean((x @ weights - y) ** 2))))
-
-
-def _predict(above: Float32, holes: _Holes, weights: dict[Offset, _Weights], first: Float32, radius: int) -> Float32:
-    """(N,) new estimates of the holes; beyond the frame the hole's own first estimate stands in."""
-    out = first.copy()
-    offsets = around(radius)
-    inside = np.broadcast_to(True, above.shape)
-    for position, index in holes.groups:
-        w = weights[position].values
-        if w is None:
-            continue
-        v, ok = neighbours(above, inside, holes.rows[index], holes.cols[index], offsets)
-        out[index] = np.where(ok, v, first[index][:, None]) @ w.astype(np.float32)
-    return out
-
-
-def _held(old: Float32, new: Float32, moved: Float32) -> tuple[Float32, Float32]:
-    """(N,) estimates for the next pass, and how far they moved: half of the way where `new` moves further than before.
-
-    In smooth pictures many passes alone diverge: 100 times the squared error of least squares in holes of 4 x 4 of
-    an RGB photograph.
-    """
-    now = np.abs(new - old)
-    further = now > moved
-    return np.where(further, (old + new) / 2, new), np.where(further, now / 2, now)
 
 
 def length(radius: int) -> int:
@@ -314,15 +73,15 @@ def encode(filled: Filled, rows: Array, cols: Array, radius: int) -> tuple[Float
     """
     features = np.empty((len(rows), length(radius)), np.float32)
     unit = np.empty(len(rows))
-    for position, index in _groups(filled.cfa, rows, cols):
+    for position, index in groups_of(filled.cfa, rows, cols):
         features[index], unit[index] = _encode(filled, position, rows[index], cols[index], radius)
     return features, unit
 
 
 def _encode(filled: Filled, position: Offset, rows: Array, cols: Array, radius: int) -> tuple[Float32, Array]:
     cells = (2 * radius + 1) ** 2
-    values, inside = windows(filled.samples, np.broadcast_to(True, filled.good.shape), rows, cols, radius)
-    _, good = windows(filled.good, filled.good, rows, cols, radius)
+    values, inside = windows(filled.samples, None, rows, cols, radius)
+    good = windows(filled.good, None, rows, cols, radius)[0] & inside
     values, inside, good = (a.reshape(-1, cells) for a in (values, inside, good))
     weight = np.where(good, 1.0, _FILLED_WEIGHT).astype(np.float32) * inside
     values = values * inside
@@ -380,3 +139,19 @@ def decode(filled: Filled, rows: Array, cols: Array, residual: Array, sigma: Arr
         NaN where no good pixel lies in the window: there is nothing to answer from.
     """
     return filled.at(rows, cols) + residual.astype(np.float64) * unit, sigma.astype(np.float64) * unit
+
+
+__all__ = [
+    "KINDS",
+    "NORMALISATION",
+    "RADII",
+    "REGIMES",
+    "Filled",
+    "Regime",
+    "around",
+    "decode",
+    "encode",
+    "fill",
+    "kind",
+    "length",
+]

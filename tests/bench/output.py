@@ -117,8 +117,8 @@ def summary(targets: Sequence[Target]) -> str:
     return table(("target", "met", "missed: measured (asked)", "not measured"), lines)
 
 
-def rewrite(text: str, parts: Mapping[str, str]) -> str:
-    """Replace what stands between ``<!-- quality:NAME -->`` and ``<!-- /quality -->``.
+def rewrite(text: str, parts: Mapping[str, str], family: str = "quality") -> str:
+    """Replace what stands between ``<!-- quality:NAME -->`` and ``<!-- /quality -->`` (or another family's marks).
 
     Raises
     ------
@@ -126,9 +126,9 @@ def rewrite(text: str, parts: Mapping[str, str]) -> str:
         A part has no place in the text.
     """
     for name, part in parts.items():
-        pattern = re.compile(rf"(<!-- quality:{re.escape(name)} -->\n).*?(<!-- /quality -->)", re.DOTALL)
+        pattern = re.compile(rf"(<!-- {family}:{re.escape(name)} -->\n).*?(<!-- /{family} -->)", re.DOTALL)
         if not pattern.search(text):
-            raise ValueError(f"no <!-- quality:{name} --> ... <!-- /quality --> in the text")
+            raise ValueError(f"no <!-- {family}:{name} --> ... <!-- /{family} --> in the text")
         text = pattern.sub(lambda found, part=part: found[1] + part.strip() + "\n" + found[2], text)
     return text
 

@@ -111,7 +111,7 @@ def pinto(mosaic: Mosaic) -> Bool:
 # ---------------------------------------------------------------- libraries
 
 
-def _has(module: str) -> bool:
+def has(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
@@ -265,11 +265,11 @@ def finders() -> dict[str, Peer]:
         "relative + extremum": Peer(_each(relative_extremum)),
         "Pinto 3 x 3": Peer(_each(pinto)),
     }
-    if _has("cv2"):
+    if has("cv2"):
         found["rawpy"] = Peer(_each(rawpy_find), lambda cfa: cfa.is_bayer)
     if shutil.which("siril-cli"):
         found["Siril"] = Peer(siril_find, _plain)
-    if _has("astroscrappy"):
+    if has("astroscrappy"):
         found["L.A.Cosmic"] = Peer(_each(lacosmic), lambda cfa: cfa.is_mono)
     return found
 
@@ -285,7 +285,7 @@ def repairers() -> dict[str, Peer]:
     }
     if _paper() is not None:
         found["paper's MLP"] = Peer(_ours(lambda mosaic, bad: _paper()(mosaic, bad)), _plain)
-    if _has("cv2"):
+    if has("cv2"):
         found["OpenCV"] = Peer(opencv, _plain)
         found["rawpy"] = Peer(rawpy_repair, lambda cfa: cfa.is_bayer)
     if shutil.which("siril-cli"):
@@ -296,6 +296,6 @@ def repairers() -> dict[str, Peer]:
 def missing() -> list[str]:
     """The baselines that are not installed, with what they need."""
     wanted = {"cv2": "OpenCV and rawpy.enhance (opencv-python-headless)", "astroscrappy": "L.A.Cosmic (astroscrappy)"}
-    absent = [what for module, what in {**wanted, "sep": "star photometry (sep)"}.items() if not _has(module)]
+    absent = [what for module, what in {**wanted, "sep": "star photometry (sep)"}.items() if not has(module)]
     absent += [] if _paper() is not None else ["the paper's MLP (models/reference/paper-mlp-*.onnx)"]
     return absent + ([] if shutil.which("siril-cli") else ["Siril (the program siril-cli)"])
