@@ -28,6 +28,7 @@ import output
 import rows_darks
 
 from fixpix_cli.evidence import DEFAULT_THRESHOLD
+from fixpix_cli.suspects import DTYPE
 
 PARTS = ("kinds", "stars", "darks", "memory")
 #: The sets of the README.
@@ -126,7 +127,11 @@ def text(results: dict[str, Any], short: bool) -> str:
             for one in results["memory"]
         ]
         size = results["memory"][0]["size"]
-        out += [f"`fixpix calibrate -j 1` on frames of {size} pixels:", output.table(head, lines)]
+        out += [
+            f"`fixpix calibrate -j 1` on frames of {size} pixels (what grows are the suspects, {DTYPE.itemsize} bytes "
+            "each and never more than pixels, and the frames' digests):",
+            output.table(head, lines),
+        ]
     return "\n\n".join(out)
 
 
