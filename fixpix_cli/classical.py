@@ -33,10 +33,10 @@ import numpy as np
 from .cfa import Cfa, Offset
 from .mosaic import Array, Bool, Float32, Mosaic
 from .noise import NoiseModel
-from .planes import Band, bands, ranked
+from .planes import Band, band_of, ranked, spans
 from .repair import by_position, masked_median
 from .tables import RULE_TABLES
-from .tiles import neighbours
+from .tiles import each, neighbours
 
 #: Above this damage rate neighbours are taken for suspects, too.
 CROWDED = 0.003
@@ -135,7 +135,12 @@ class Levels:
 
     def sigma(self, values: Array, position: Offset) -> Float32:
         """Noise in DN at values of a tile position. The noise counts from black, not from the floor."""
-        return self.noise.sigma(values + self.floor[position]).astype(np.float32)
+        noise, sigma = self.noise, values + self.floor[position]
+        np.maximum(sigma, 0, out=sigma)
+        sigma *= noise.gain
+        sigma += noise.offset
+        np.maximum(sigma, noise.floor, out=sigma)
+        return np.sqrt(sigma, out=sigma).astype(np.float32, copy=False)
 
 
 def levels(light: Mosaic, without: Bool | None = None) -> Levels:
@@ -246,7 +251,9 @@ def trusted_of(ratios: Float32, rate: float) -> Bool:
     return (ratios <= -1 - _logit(rate)) & np.isfinite(ratios)
 
 
-def scores(seen: Levels, stage: str, neighbours_of: Float32 | None = None) -> Iterator[tuple[Band, Offset, Float32]]:
+def scores(
+    seen: Levels, stage: str, neighbours_of: Float32 | None = None, span: tuple[int, int] | None = None
+) -> Iterator[tuple[Band, Offset, Float32]]:
     """Band by band and tile position by tile position, the evidence t.
 
     Parameters
@@ -256,6 +263,8 @@ def scores(seen: Levels, stage: str, neighbours_of: Float32 | None = None) -> It
         One of `STAGES`.
     neighbours_of : (H, W) float32 array, optional
         Where the neighbours are taken from; NaN ones count for nothing.
+    span : (int, int), optional
+        Only this band: its first row and its number of rows, one of `planes.spans`.
 
     Yields
     ------
@@ -265,38 +274,66 @@ def scores(seen: Levels, stage: str, neighbours_of: Float32 | None = None) -> It
     samples, cfa = seen.samples, seen.cfa
     near = {position: cfa.nearest(*position, count) for position in cfa.positions}
     radius = max(max(abs(r), abs(c)) for offsets in near.values() for r, c in offsets)
-    own_bands = bands(samples, cfa, radius)
-    other_bands = own_bands if neighbours_of is None else bands(neighbours_of, cfa, radius)
-    pairs = ((band, band) for band in own_bands) if neighbours_of is None else zip(own_bands, other_bands, strict=True)
-    for own, others in pairs:
+    for top, rows in [span] if span else spans(samples.shape, cfa):
+        own = band_of(samples, cfa, radius, top, rows)
+        others = own if neighbours_of is None else band_of(neighbours_of, cfa, radius, top, rows)
         for position in cfa.positions:
             pixel = own.view(position)
-            if not pixel.size:
-                continue
-            least, greatest = ranked([others.view(position, o) for o in near[position]], depth)
-            low, high = least[-1], greatest[-1]
-            with np.errstate(invalid="ignore"):
-                sigma = seen.sigma((high + low) / 2, position)
-                common = 0.5 * np.maximum(high - low, 0) + sigma
-                bright = (pixel - high - allowed * sigma) / (common + 0.3 * np.abs(high))
-                dark = (low - pixel - allowed * sigma) / (common + 0.3 * np.abs(low))
-                t = np.maximum(bright, dark)
-            t[~(np.isfinite(high) & np.isfinite(low))] = np.nan
-            yield own, position, t
+            if pixel.size:
+                low, high = ranked([others.view(position, o) for o in near[position]], depth)
+                yield own, position, _score(seen, position, pixel, low, high, allowed)
 
 
-def _ratios(seen: Levels, stage: str, neighbours_of: Float32 | None = None, fallback: Float32 | None = None) -> Float32:
-    """(H, W) float32 log-likelihood ratios of bad against good; -inf where the sample is NaN."""
+def _score(seen: Levels, position: Offset, pixel: Float32, low: Float32, high: Float32, allowed: float) -> Float32:
+    """How far the pixels of a tile position lie outside low..high; every step in place, in the processor's cache."""
+    with np.errstate(invalid="ignore"):
+        sigma = seen.sigma((high + low) / 2, position)
+        common = high - low
+        np.maximum(common, 0, out=common)
+        common *= np.float32(0.5)
+        common += sigma
+        sigma *= np.float32(allowed)
+        sides = []
+        for excess, end in ((pixel - high, high), (low - pixel, low)):
+            excess -= sigma
+            np.abs(end, out=end)
+            end *= np.float32(0.3)
+            end += common
+            excess /= end
+            sides.append(excess)
+        return np.maximum(sides[0], sides[1], out=sides[0])
+
+
+def _ratios(
+    seen: Levels,
+    stage: str,
+    neighbours_of: Float32 | None = None,
+    fallback: Float32 | None = None,
+    threads: int = 1,
+) -> Float32:
+    """(H, W) float32 log-likelihood ratios of bad against good; -inf where the sample is NaN.
+
+    Below some t the table has one value for all: only the few pixels above it are looked up.
+    """
     out = np.empty(seen.samples.shape, np.float32)
     edges, values = (np.asarray(RULE_TABLES[key], np.float32) for key in ("edges", stage))
-    for band, position, t in scores(seen, stage, neighbours_of):
-        band.put(out, position, np.interp(t, edges, values))
-    undecided = np.isnan(out)
-    if fallback is not None:
-        out[undecided] = fallback[undecided]
-        undecided = np.isnan(out)
-    out[undecided] = _LEAST
-    out[~np.isfinite(seen.samples)] = -np.inf
+    flat = edges[np.flatnonzero(values == values[0])[-1]]
+
+    def fill(span: tuple[int, int]) -> None:
+        for band, position, t in scores(seen, stage, neighbours_of, span):
+            ratios = np.full(t.shape, values[0])
+            chosen = np.flatnonzero(~(t <= flat))
+            found = np.interp(t.reshape(-1)[chosen], edges, values).astype(np.float32)
+            undecided = np.isnan(found)
+            if undecided.any():
+                where = np.unravel_index(chosen[undecided], t.shape)
+                known = _LEAST if fallback is None else band.part(fallback, position)[where]
+                known = np.where(np.isnan(known), _LEAST, known)
+                found[undecided] = np.where(np.isfinite(band.view(position)[where]), known, -np.inf)
+            ratios.reshape(-1)[chosen] = found
+            band.put(out, position, ratios)
+
+    each(fill, spans(seen.samples.shape, seen.cfa), threads)
     return out
 
 

@@ -1,0 +1,59 @@
+"""The fast ways of the detector answer, bit for bit, what the plain ones do."""
+
+import numpy as np
+import plain_detection as plain
+import pytest
+from conftest import scene
+
+from fixpix_cli import classical
+from fixpix_cli.cfa import BAYER, MONO, QUAD_RGGB, XTRANS
+from fixpix_cli.inject import Injection, inject
+from fixpix_cli.mosaic import Mosaic
+from fixpix_cli.normalise import features
+
+PATTERNS = [MONO, *BAYER, XTRANS, QUAD_RGGB]
+
+
+def damaged(cfa, shape, rate, gaps=0.0):
+    clean = scene(cfa, shape=shape)
+    mosaic = clean.with_samples(inject(clean, Injection(rate, 0.6, seed=4)).samples)
+    if not gaps:
+        return mosaic
+    samples = mosaic.samples.astype(np.float32)
+    samples[np.random.default_rng(1).random(shape) < gaps] = np.nan
+    samples[3:12, 5:19] = np.nan
+    return Mosaic(samples, cfa, mosaic.black, mosaic.white)
+
+
+@pytest.mark.parametrize("cfa", PATTERNS, ids=lambda cfa: cfa.name[:8])
+@pytest.mark.parametrize("gaps", [0.0, 0.05])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (9, 14), (333, 471)], ids=str)
+def test_rules_equal_the_plain_ones_at_every_stage(cfa, gaps, shape):
+    seen = classical.levels(damaged(cfa, shape, 0.02, gaps).light())
+    ratios = classical._ratios(seen, "extreme")
+    assert np.array_equal(ratios, plain.ratios(seen, "extreme"))
+    for stage in ("light", "third", "trimmed", "second"):
+        others = classical.trusted(seen.samples, ratios)
+        fast = classical._ratios(seen, stage, others, fallback=ratios, threads=2)
+        assert np.array_equal(fast, plain.ratios(seen, stage, others, ratios))
+        ratios = fast
+
+
+@pytest.mark.parametrize("cfa", [MONO, *BAYER], ids=lambda cfa: cfa.name)
+@pytest.mark.parametrize("gaps", [0.0, 0.01])
+def test_features_equal_the_plain_ones_inside_and_beyond_the_frame(cfa, gaps):
+    seen = features.Seen.of(damaged(cfa, (301, 418), 0.01, gaps).light())
+    for rows, cols in (
+        ((0, 304), (0, 424)),
+        ((-48, 368), (-48, 480)),
+        ((96, 200), (120, 360)),
+        ((256, 352), (370, 470)),
+    ):
+        assert np.array_equal(seen.features(rows, cols), plain.features(seen, rows, cols))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (3, 2), (5, 40)], ids=str)
+def test_features_of_tiny_frames(shape):
+    for cfa in (MONO, *BAYER):
+        seen = features.Seen.of(damaged(cfa, shape, 0.1).light())
+        assert np.array_equal(seen.features((-48, 56), (-48, 96)), plain.features(seen, (-48, 56), (-48, 96)))
