@@ -36,7 +36,7 @@ from .noise import NoiseModel
 from .planes import Band, band_of, ranked, spans
 from .repair import by_position, masked_median
 from .tables import RULE_TABLES
-from .tiles import each, neighbours
+from .tiles import blocks, each, neighbours
 
 #: Above this damage rate neighbours are taken for suspects, too.
 CROWDED = 0.003
@@ -76,7 +76,7 @@ class Detection:
     method: str = "rules"
 
 
-def detect(mosaic: Mosaic, kind: str | None = None) -> Detection:
+def detect(mosaic: Mosaic, kind: str | None = None, threads: int = 1) -> Detection:
     """Find bad pixels in one plane by its own samples alone.
 
     Parameters
@@ -85,27 +85,30 @@ def detect(mosaic: Mosaic, kind: str | None = None) -> Detection:
         Any CFA and size.
     kind : str, optional
         What the frame shows. In a dark, bias or flat there are no stars to spare.
+    threads : int
     """
-    return detection_of(mosaic, ratios_of(levels(mosaic.light()), kind))
+    return detection_of(mosaic, ratios_of(levels(mosaic.light()), kind, threads))
 
 
 def detection_of(mosaic: Mosaic, ratios: Float32, rate: float | None = None, method: str = "rules") -> Detection:
     """Log-likelihood ratios of the active area as probabilities, with the rate (default: theirs) as the prior."""
     rate = rate_of(ratios) if rate is None else rate
-    probability = np.zeros(mosaic.shape, np.float32)
-    probability[mosaic.active.slices] = probability_of(ratios, rate)
+    probability = probability_of(ratios, rate)
+    if probability.shape != mosaic.shape:
+        active, probability = probability, np.zeros(mosaic.shape, np.float32)
+        probability[mosaic.active.slices] = active
     return Detection(probability, rate, method)
 
 
-def ratios_of(seen: Levels, kind: str | None = None) -> Float32:
-    """Log-likelihood ratios of bad against good, (h, w) float32; -inf where NaN."""
-    ratios = _ratios(seen, "extreme")
+def ratios_of(seen: Levels, kind: str | None = None, threads: int = 1) -> Float32:
+    """Log-likelihood ratios of bad against good, (h, w) float32; -inf where NaN. The same for any number of threads."""
+    ratios = _ratios(seen, "extreme", threads=threads)
     rate = rate_of(ratios)
     if rate >= CROWDED:
         first, *others = PATHS[rate >= DENSE]
-        ratios = _ratios(seen, first)
+        ratios = _ratios(seen, first, threads=threads)
         for stage in others:
-            ratios = _ratios(seen, stage, trusted(seen.samples, ratios), fallback=ratios)
+            ratios = _ratios(seen, stage, trusted(seen.samples, ratios), fallback=ratios, threads=threads)
         rate = rate_of(ratios)
     if rate < DENSE and kind not in STARLESS:
         _spare_stars(seen, ratios, rate)
@@ -341,6 +344,10 @@ def _ratios(
 _LEAST, _CLEAR = np.float32(-12.0), np.float32(3.0)
 
 
+#: Bins per nat of the histogram that a damage rate is estimated from.
+_BINS = 24
+
+
 def rate_of(ratios: Float32, clear: float = float(_CLEAR)) -> float:
     """The damage rate under which the ratios explain themselves (expectation maximisation).
 
@@ -354,10 +361,16 @@ def rate_of(ratios: Float32, clear: float = float(_CLEAR)) -> float:
     """
     # Most ratios are alike: a histogram makes the iteration cheap.
     lowest, highest = max(clear, -20.0), 20.0
-    finite = ratios[np.isfinite(ratios)]
-    kept = np.clip(finite[finite >= clear], lowest, highest)
-    counts, edges = np.histogram(kept, bins=round((highest - lowest) * 24), range=(lowest, highest))
-    centres, total = (edges[:-1] + edges[1:]) / 2, max(1, len(finite))
+    bins = round((highest - lowest) * _BINS)
+    counts, total = np.zeros(bins, np.int64), 0
+    for part in blocks(ratios):
+        finite = part[np.isfinite(part)]
+        total += len(finite)
+        places = finite[finite >= np.float32(clear)]
+        places -= np.float32(lowest)
+        places *= np.float32(_BINS)
+        counts += np.bincount(np.clip(places, 0, bins - 1, out=places).astype(np.intp), minlength=bins)
+    centres, total = lowest + (np.arange(bins) + 0.5) / _BINS, max(1, total)
     rate = 0.01
     for _ in range(200):
         update = float((counts * _sigmoid(centres + _logit(rate))).sum() / total)
@@ -370,7 +383,10 @@ def rate_of(ratios: Float32, clear: float = float(_CLEAR)) -> float:
 
 def probability_of(ratios: Float32, rate: float) -> Float32:
     """Log-likelihood ratios of bad against good as probabilities, with the damage rate as the prior."""
-    return _sigmoid(ratios + np.float32(_logit(rate)))
+    out, prior = np.empty(ratios.shape, np.float32), np.float32(_logit(rate))
+    for part, answer in zip(blocks(ratios), blocks(out), strict=True):
+        answer[...] = _sigmoid(part + prior)
+    return out
 
 
 def _logit(p: float) -> float:

@@ -34,6 +34,16 @@ def each(work: Callable[[T], object], items: Iterable[T], threads: int = 1) -> N
             pass
 
 
+#: Values of a block: a few arrays of so many fit into the second cache.
+BLOCK = 1 << 16
+
+
+def blocks(array: Array) -> Iterator[Array]:
+    """Flat pieces of a contiguous array, one after the other; views, where the array is contiguous."""
+    flat = array.reshape(-1)
+    return (flat[start : start + BLOCK] for start in range(0, flat.size, BLOCK))
+
+
 @dataclass(frozen=True)
 class Tile:
     """One tile: `outer` is what is read (core and halo), `inner` the core within it, `core` in the frame."""

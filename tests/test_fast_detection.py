@@ -9,6 +9,7 @@ from fixpix_cli import classical
 from fixpix_cli.cfa import BAYER, MONO, QUAD_RGGB, XTRANS
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Mosaic
+from fixpix_cli.nets import detectors
 from fixpix_cli.normalise import features
 
 PATTERNS = [MONO, *BAYER, XTRANS, QUAD_RGGB]
@@ -57,3 +58,39 @@ def test_features_of_tiny_frames(shape):
     for cfa in (MONO, *BAYER):
         seen = features.Seen.of(damaged(cfa, shape, 0.1).light())
         assert np.array_equal(seen.features((-48, 56), (-48, 96)), plain.features(seen, (-48, 56), (-48, 96)))
+
+
+@pytest.mark.parametrize("cfa", [MONO, BAYER[1], XTRANS], ids=lambda cfa: cfa.name)
+def test_threads_change_nothing(cfa):
+    mosaic = damaged(cfa, (700, 1100), 0.01)
+    one, two = (detectors.detect(mosaic, threads=threads) for threads in (1, 2))
+    assert np.array_equal(one.probability, two.probability) and one.rate == two.rate
+
+
+def test_the_answers_of_tiles_meet_without_a_seam(monkeypatch):
+    mosaic = damaged(BAYER[3], (333, 471), 0.01)
+    net = detectors.shipped_unet()
+    whole = net.ratios(mosaic)
+    monkeypatch.setattr(detectors, "TILE", 128)
+    assert np.allclose(net.ratios(mosaic), whole, atol=1e-3)
+
+
+def test_what_rules_and_net_say_together_is_decided_block_by_block(monkeypatch):
+    """As `together`, caution and `alone` say on whole arrays."""
+    mosaic = damaged(BAYER[0], (300, 400), 0.001)
+    net = detectors.shipped_unet()
+    seen = features.Seen.of(mosaic.light())
+    first = net.ratios_of(seen)
+    both = detectors.together(seen.rules, first, net.serving("agreement")) - np.float32(net.serving("caution"))
+    both = np.maximum(both, first - np.float32(net.serving("alone")))
+    found = detectors.detect(mosaic)
+    assert np.array_equal(found.probability, classical.probability_of(both, classical.rate_of(seen.rules)))
+
+
+@pytest.mark.parametrize("clear", [3.0, -np.inf])
+def test_the_rate_is_that_of_a_plain_histogram(clear):
+    rng = np.random.default_rng(2)
+    ratios = np.where(rng.random(200_000) < 0.02, rng.normal(8, 3, 200_000), rng.normal(-7, 2, 200_000))
+    ratios = ratios.astype(np.float32)
+    ratios[:50] = -np.inf
+    assert classical.rate_of(ratios, clear) == pytest.approx(plain.rate(ratios, clear), rel=1e-6)

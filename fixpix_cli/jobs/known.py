@@ -82,7 +82,7 @@ def bad_pixels(
         found = np.zeros(mosaic.shape, bool)
         views = [planes[number] for planes in known]
         if how.auto:
-            tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions)[0]
+            tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions, common.threads)[0]
             views.append(tally.view(threshold_of(common), common.max_false))
         for view in views:
             found |= repairable(mosaic, view.bad)

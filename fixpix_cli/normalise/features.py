@@ -54,10 +54,10 @@ class Seen:
     phase: tuple[int, int]
 
     @classmethod
-    def of(cls, light: Mosaic, kind: str | None = None) -> Seen:
+    def of(cls, light: Mosaic, kind: str | None = None, threads: int = 1) -> Seen:
         """The statistics of a plane without masked borders, and what the rules say of it."""
         seen = levels(light)
-        return cls(seen, ratios_of(seen, kind), phase_of(light.cfa))
+        return cls(seen, ratios_of(seen, kind, threads), phase_of(light.cfa))
 
     def features(self, rows: tuple[int, int], cols: tuple[int, int]) -> Float32:
         """The packed features of a rectangle.
