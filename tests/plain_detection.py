@@ -95,3 +95,23 @@ def rate(found, clear):
             break
         share = update
     return share
+
+
+def around(p, ok, step, reach):
+    """`second._around`, neighbour by neighbour."""
+    edge = 2 * step
+    height, width = p.shape[0] - 2 * edge, p.shape[1] - 2 * edge
+    total, count = np.zeros((2, height, width), np.float32)
+    greatest, least = np.full((height, width), -np.inf, np.float32), np.full((height, width), np.inf, np.float32)
+    for dr in range(-reach, reach + 1):
+        for dc in range(-reach, reach + 1):
+            if dr or dc:
+                top, left = edge + dr * step, edge + dc * step
+                there = (slice(top, top + height), slice(left, left + width))
+                value, known = p[there], ok[there]
+                total += np.where(known, value, np.float32(0))
+                count += known
+                np.maximum(greatest, value, out=greatest, where=known)
+                np.minimum(least, value, out=least, where=known)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return total / count, count, greatest, least

@@ -10,7 +10,7 @@ from fixpix_cli.cfa import BAYER, MONO, QUAD_RGGB, XTRANS
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Mosaic
 from fixpix_cli.nets import detectors
-from fixpix_cli.normalise import features
+from fixpix_cli.normalise import features, second
 
 PATTERNS = [MONO, *BAYER, XTRANS, QUAD_RGGB]
 
@@ -83,6 +83,9 @@ def test_what_rules_and_net_say_together_is_decided_block_by_block(monkeypatch):
     first = net.ratios_of(seen)
     both = detectors.together(seen.rules, first, net.serving("agreement")) - np.float32(net.serving("caution"))
     both = np.maximum(both, first - np.float32(net.serving("alone")))
+    rate = classical.rate_of(first, clear=-np.inf)
+    closer = detectors._looked_closer(mosaic.light(), first, rate, None, 1)
+    both = np.where(np.isfinite(closer), closer, both)
     found = detectors.detect(mosaic)
     assert np.array_equal(found.probability, classical.probability_of(both, classical.rate_of(seen.rules)))
 
@@ -94,3 +97,15 @@ def test_the_rate_is_that_of_a_plain_histogram(clear):
     ratios = ratios.astype(np.float32)
     ratios[:50] = -np.inf
     assert classical.rate_of(ratios, clear) == pytest.approx(plain.rate(ratios, clear), rel=1e-6)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_trusted_neighbours_are_summed_up_as_one_by_one(step):
+    rng = np.random.default_rng(8)
+    p = rng.normal(100, 30, (61, 83)).astype(np.float32)
+    ok = rng.random(p.shape) < 0.4
+    ok[20:40, 30:60] = False
+    near, far, count, greatest, least = second._around(p, ok, step)
+    one, two = (plain.around(p, ok, step, reach) for reach in (1, 2))
+    for fast, slow in ((near, one[0]), (far, two[0]), (count, two[1]), (greatest, two[2]), (least, two[3])):
+        assert np.array_equal(fast, slow, equal_nan=True)
