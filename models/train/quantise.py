@@ -8,7 +8,7 @@ multiply four at a time. The two activations inside a block have a scale per cha
 after take up; ranges come from crops of the training cameras, damaged as in training. The shortcuts, the first and the
 last layers and the changes of size stay in single precision: they carry the answer itself.
 
-With everything in 8 bits the net was 2.8 times as fast instead of 1.4 times, but off by 0.5 nats near a decision: on the
+With everything in 8 bits the net was 2.8 times as fast, not 1.4 times, but off by 0.5 nats near a decision: on the
 validation cameras 0.1 to 0.4 points of precision were lost on scattered damage, 1 and 5 points of recall in clusters of
 3 x 3 and 5 x 5. Cutting tails of 1e-3 lost 0.7 points of the latter. Of this twin, mean recall / precision of rules and
 net together at d = 0.7, one frame of each of the seven cameras, single precision first:
