@@ -68,7 +68,7 @@ class Detection:
     rate : float
         The estimated share of bad pixels, which served as the prior.
     method : str
-        What found them: ``rules``, ``unet``, ``rules+unet``, or with ``unet-int8``.
+        What found them: ``rules``, ``unet`` or ``rules+unet``.
     """
 
     probability: Float32

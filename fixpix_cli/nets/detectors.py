@@ -26,7 +26,6 @@ from ..mosaic import Array, Bool, Float32, Mosaic
 from ..normalise import features, second
 from ..tiles import blocks, each
 from . import registry
-from .processor import multiplies_bytes
 from .sessions import Session
 
 #: Rows and columns of a tile's core, in pixels of the mosaic.
@@ -79,12 +78,7 @@ class UnetDetector:
             The net does not know the CFA.
         """
         ratios = self.ratios(mosaic)
-        return detection_of(mosaic, ratios, rate_of(ratios, clear=-np.inf), self.kind)
-
-    @property
-    def kind(self) -> str:
-        """What outcomes call it: ``unet``, or ``unet-int8`` for a twin made by models/train/quantise.py."""
-        return "unet-int8" if "quantised_from" in self.session.card.training else "unet"
+        return detection_of(mosaic, ratios, rate_of(ratios, clear=-np.inf), "unet")
 
     def serving(self, key: str) -> float:
         """A number of the card's serving section."""
@@ -152,14 +146,14 @@ class UnetDetector:
 
 @cache
 def shipped_unet() -> UnetDetector:
-    """The shipped unet, opened once per process; its int8 twin where the processor multiplies bytes fast.
+    """The shipped unet, opened once per process.
 
     Raises
     ------
     ModelError
         It is missing or not what SHA256SUMS says.
     """
-    return UnetDetector.open("unet-int8" if multiplies_bytes() else "unet")
+    return UnetDetector.open("unet")
 
 
 @cache
@@ -235,7 +229,7 @@ def detect(
         np.maximum(both, alone, out=alone)
     del seen  # its arrays are as large as the answer
     np.copyto(first, closer, where=crowded)
-    method = f"rules+{net.kind}, second look at clusters" if crowded.any() else f"rules+{net.kind}"
+    method = "rules+unet, second look at clusters" if crowded.any() else "rules+unet"
     del closer, crowded
     return detection_of(mosaic, first, rate, method)
 

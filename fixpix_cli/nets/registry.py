@@ -21,7 +21,6 @@ from .sessions import Session, open_session
 SHIPPED: dict[str, str] = {
     "mlp": "mlp-9x9.onnx",
     "unet": "unet.onnx",
-    "unet-int8": "unet-int8.onnx",
     "unet-dense": "unet-dense.onnx",
     "cnn": "cnn.onnx",
     "vit": "vit.onnx",
