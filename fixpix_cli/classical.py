@@ -33,10 +33,10 @@ import numpy as np
 from .cfa import Cfa, Offset
 from .mosaic import Array, Bool, Float32, Mosaic
 from .noise import NoiseModel
-from .planes import Band, bands, ranked
+from .planes import Band, band_of, ranked, spans
 from .repair import by_position, masked_median
 from .tables import RULE_TABLES
-from .tiles import neighbours
+from .tiles import blocks, each, neighbours
 
 #: Above this damage rate neighbours are taken for suspects, too.
 CROWDED = 0.003
@@ -76,7 +76,7 @@ class Detection:
     method: str = "rules"
 
 
-def detect(mosaic: Mosaic, kind: str | None = None) -> Detection:
+def detect(mosaic: Mosaic, kind: str | None = None, threads: int = 1) -> Detection:
     """Find bad pixels in one plane by its own samples alone.
 
     Parameters
@@ -85,27 +85,30 @@ def detect(mosaic: Mosaic, kind: str | None = None) -> Detection:
         Any CFA and size.
     kind : str, optional
         What the frame shows. In a dark, bias or flat there are no stars to spare.
+    threads : int
     """
-    return detection_of(mosaic, ratios_of(levels(mosaic.light()), kind))
+    return detection_of(mosaic, ratios_of(levels(mosaic.light()), kind, threads))
 
 
 def detection_of(mosaic: Mosaic, ratios: Float32, rate: float | None = None, method: str = "rules") -> Detection:
     """Log-likelihood ratios of the active area as probabilities, with the rate (default: theirs) as the prior."""
     rate = rate_of(ratios) if rate is None else rate
-    probability = np.zeros(mosaic.shape, np.float32)
-    probability[mosaic.active.slices] = probability_of(ratios, rate)
+    probability = probability_of(ratios, rate)
+    if probability.shape != mosaic.shape:
+        active, probability = probability, np.zeros(mosaic.shape, np.float32)
+        probability[mosaic.active.slices] = active
     return Detection(probability, rate, method)
 
 
-def ratios_of(seen: Levels, kind: str | None = None) -> Float32:
-    """Log-likelihood ratios of bad against good, (h, w) float32; -inf where NaN."""
-    ratios = _ratios(seen, "extreme")
+def ratios_of(seen: Levels, kind: str | None = None, threads: int = 1) -> Float32:
+    """Log-likelihood ratios of bad against good, (h, w) float32; -inf where NaN. The same for any number of threads."""
+    ratios = _ratios(seen, "extreme", threads=threads)
     rate = rate_of(ratios)
     if rate >= CROWDED:
         first, *others = PATHS[rate >= DENSE]
-        ratios = _ratios(seen, first)
+        ratios = _ratios(seen, first, threads=threads)
         for stage in others:
-            ratios = _ratios(seen, stage, trusted(seen.samples, ratios), fallback=ratios)
+            ratios = _ratios(seen, stage, trusted(seen.samples, ratios), fallback=ratios, threads=threads)
         rate = rate_of(ratios)
     if rate < DENSE and kind not in STARLESS:
         _spare_stars(seen, ratios, rate)
@@ -135,7 +138,12 @@ class Levels:
 
     def sigma(self, values: Array, position: Offset) -> Float32:
         """Noise in DN at values of a tile position. The noise counts from black, not from the floor."""
-        return self.noise.sigma(values + self.floor[position]).astype(np.float32)
+        noise, sigma = self.noise, values + self.floor[position]
+        np.maximum(sigma, 0, out=sigma)
+        sigma *= noise.gain
+        sigma += noise.offset
+        np.maximum(sigma, noise.floor, out=sigma)
+        return np.sqrt(sigma, out=sigma).astype(np.float32, copy=False)
 
 
 def levels(light: Mosaic, without: Bool | None = None) -> Levels:
@@ -246,7 +254,9 @@ def trusted_of(ratios: Float32, rate: float) -> Bool:
     return (ratios <= -1 - _logit(rate)) & np.isfinite(ratios)
 
 
-def scores(seen: Levels, stage: str, neighbours_of: Float32 | None = None) -> Iterator[tuple[Band, Offset, Float32]]:
+def scores(
+    seen: Levels, stage: str, neighbours_of: Float32 | None = None, span: tuple[int, int] | None = None
+) -> Iterator[tuple[Band, Offset, Float32]]:
     """Band by band and tile position by tile position, the evidence t.
 
     Parameters
@@ -256,6 +266,8 @@ def scores(seen: Levels, stage: str, neighbours_of: Float32 | None = None) -> It
         One of `STAGES`.
     neighbours_of : (H, W) float32 array, optional
         Where the neighbours are taken from; NaN ones count for nothing.
+    span : (int, int), optional
+        Only this band: its first row and its number of rows, one of `planes.spans`.
 
     Yields
     ------
@@ -265,43 +277,75 @@ def scores(seen: Levels, stage: str, neighbours_of: Float32 | None = None) -> It
     samples, cfa = seen.samples, seen.cfa
     near = {position: cfa.nearest(*position, count) for position in cfa.positions}
     radius = max(max(abs(r), abs(c)) for offsets in near.values() for r, c in offsets)
-    own_bands = bands(samples, cfa, radius)
-    other_bands = own_bands if neighbours_of is None else bands(neighbours_of, cfa, radius)
-    pairs = ((band, band) for band in own_bands) if neighbours_of is None else zip(own_bands, other_bands, strict=True)
-    for own, others in pairs:
+    for top, rows in [span] if span else spans(samples.shape, cfa):
+        own = band_of(samples, cfa, radius, top, rows)
+        others = own if neighbours_of is None else band_of(neighbours_of, cfa, radius, top, rows)
         for position in cfa.positions:
             pixel = own.view(position)
-            if not pixel.size:
-                continue
-            least, greatest = ranked([others.view(position, o) for o in near[position]], depth)
-            low, high = least[-1], greatest[-1]
-            with np.errstate(invalid="ignore"):
-                sigma = seen.sigma((high + low) / 2, position)
-                common = 0.5 * np.maximum(high - low, 0) + sigma
-                bright = (pixel - high - allowed * sigma) / (common + 0.3 * np.abs(high))
-                dark = (low - pixel - allowed * sigma) / (common + 0.3 * np.abs(low))
-                t = np.maximum(bright, dark)
-            t[~(np.isfinite(high) & np.isfinite(low))] = np.nan
-            yield own, position, t
+            if pixel.size:
+                low, high = ranked([others.view(position, o) for o in near[position]], depth)
+                yield own, position, _score(seen, position, pixel, low, high, allowed)
 
 
-def _ratios(seen: Levels, stage: str, neighbours_of: Float32 | None = None, fallback: Float32 | None = None) -> Float32:
-    """(H, W) float32 log-likelihood ratios of bad against good; -inf where the sample is NaN."""
+def _score(seen: Levels, position: Offset, pixel: Float32, low: Float32, high: Float32, allowed: float) -> Float32:
+    """How far the pixels of a tile position lie outside low..high; every step in place, in the processor's cache."""
+    with np.errstate(invalid="ignore"):
+        sigma = seen.sigma((high + low) / 2, position)
+        common = high - low
+        np.maximum(common, 0, out=common)
+        common *= np.float32(0.5)
+        common += sigma
+        sigma *= np.float32(allowed)
+        sides = []
+        for excess, end in ((pixel - high, high), (low - pixel, low)):
+            excess -= sigma
+            np.abs(end, out=end)
+            end *= np.float32(0.3)
+            end += common
+            excess /= end
+            sides.append(excess)
+        return np.maximum(sides[0], sides[1], out=sides[0])
+
+
+def _ratios(
+    seen: Levels,
+    stage: str,
+    neighbours_of: Float32 | None = None,
+    fallback: Float32 | None = None,
+    threads: int = 1,
+) -> Float32:
+    """(H, W) float32 log-likelihood ratios of bad against good; -inf where the sample is NaN.
+
+    Below some t the table has one value for all: only the few pixels above it are looked up.
+    """
     out = np.empty(seen.samples.shape, np.float32)
     edges, values = (np.asarray(RULE_TABLES[key], np.float32) for key in ("edges", stage))
-    for band, position, t in scores(seen, stage, neighbours_of):
-        band.put(out, position, np.interp(t, edges, values))
-    undecided = np.isnan(out)
-    if fallback is not None:
-        out[undecided] = fallback[undecided]
-        undecided = np.isnan(out)
-    out[undecided] = _LEAST
-    out[~np.isfinite(seen.samples)] = -np.inf
+    flat = edges[np.flatnonzero(values == values[0])[-1]]
+
+    def fill(span: tuple[int, int]) -> None:
+        for band, position, t in scores(seen, stage, neighbours_of, span):
+            ratios = np.full(t.shape, values[0])
+            chosen = np.flatnonzero(~(t <= flat))
+            found = np.interp(t.reshape(-1)[chosen], edges, values).astype(np.float32)
+            undecided = np.isnan(found)
+            if undecided.any():
+                where = np.unravel_index(chosen[undecided], t.shape)
+                known = _LEAST if fallback is None else band.part(fallback, position)[where]
+                known = np.where(np.isnan(known), _LEAST, known)
+                found[undecided] = np.where(np.isfinite(band.view(position)[where]), known, -np.inf)
+            ratios.reshape(-1)[chosen] = found
+            band.put(out, position, ratios)
+
+    each(fill, spans(seen.samples.shape, seen.cfa), threads)
     return out
 
 
 #: Ratio of a pixel that cannot be judged, and from which on a case is clear.
 _LEAST, _CLEAR = np.float32(-12.0), np.float32(3.0)
+
+
+#: Bins per nat of the histogram that a damage rate is estimated from.
+_BINS = 24
 
 
 def rate_of(ratios: Float32, clear: float = float(_CLEAR)) -> float:
@@ -317,10 +361,16 @@ def rate_of(ratios: Float32, clear: float = float(_CLEAR)) -> float:
     """
     # Most ratios are alike: a histogram makes the iteration cheap.
     lowest, highest = max(clear, -20.0), 20.0
-    finite = ratios[np.isfinite(ratios)]
-    kept = np.clip(finite[finite >= clear], lowest, highest)
-    counts, edges = np.histogram(kept, bins=round((highest - lowest) * 24), range=(lowest, highest))
-    centres, total = (edges[:-1] + edges[1:]) / 2, max(1, len(finite))
+    bins = round((highest - lowest) * _BINS)
+    counts, total = np.zeros(bins, np.int64), 0
+    for part in blocks(ratios):
+        finite = part[np.isfinite(part)]
+        total += len(finite)
+        places = finite[finite >= np.float32(clear)]
+        places -= np.float32(lowest)
+        places *= np.float32(_BINS)
+        counts += np.bincount(np.clip(places, 0, bins - 1, out=places).astype(np.intp), minlength=bins)
+    centres, total = lowest + (np.arange(bins) + 0.5) / _BINS, max(1, total)
     rate = 0.01
     for _ in range(200):
         update = float((counts * _sigmoid(centres + _logit(rate))).sum() / total)
@@ -333,7 +383,10 @@ def rate_of(ratios: Float32, clear: float = float(_CLEAR)) -> float:
 
 def probability_of(ratios: Float32, rate: float) -> Float32:
     """Log-likelihood ratios of bad against good as probabilities, with the damage rate as the prior."""
-    return _sigmoid(ratios + np.float32(_logit(rate)))
+    out, prior = np.empty(ratios.shape, np.float32), np.float32(_logit(rate))
+    for part, answer in zip(blocks(ratios), blocks(out), strict=True):
+        answer[...] = _sigmoid(part + prior)
+    return out
 
 
 def _logit(p: float) -> float:

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from .cfa import Cfa, Offset
 from .mosaic import Array, Float32
 
-#: Padded samples of a band, in pixels; about 1 MB of float32.
-BAND_PIXELS = 1 << 18
+#: Pixels of a band: a dozen arrays of a quarter of them fit into the second cache.
+BAND_PIXELS = 1 << 17
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +47,14 @@ class Band:
         plane = self.planes[row % pr, col % pc]
         return plane[row // pr : row // pr + height, col // pc : col // pc + width]
 
+    def part(self, array: Array, position: Offset) -> Array:
+        """(h, w) view: the places of a tile position in an (H, W) array."""
+        (pr, pc), (r, c) = self.cfa.period, position
+        return array[self.top + r : self.top + self.rows : pr, c::pc]
+
     def put(self, out: Array, position: Offset, values: Array) -> None:
         """Write the (h, w) values of a tile position to their places in the (H, W) array `out`."""
-        (pr, pc), (r, c) = self.cfa.period, position
-        out[self.top + r : self.top + self.rows : pr, c::pc] = values
+        self.part(out, position)[...] = values
 
 
 def bands(samples: Array, cfa: Cfa, radius: int) -> Iterator[Band]:
@@ -62,19 +67,60 @@ def bands(samples: Array, cfa: Cfa, radius: int) -> Iterator[Band]:
     radius : int
         The greatest offset that will be asked for, in pixels.
     """
+    for top, rows in spans(samples.shape, cfa):
+        yield band_of(samples, cfa, radius, top, rows)
+
+
+def spans(shape: tuple[int, ...], cfa: Cfa) -> list[tuple[int, int]]:
+    """First row and number of rows of the bands of a frame."""
+    height, width = shape
+    step = max(cfa.period[0], BAND_PIXELS // (width + 12) // cfa.period[0] * cfa.period[0])
+    return [(top, min(step, height - top)) for top in range(0, height, step)]
+
+
+def band_of(samples: Array, cfa: Cfa, radius: int, top: int, rows: int) -> Band:
+    """One band of a frame; parameters as in `bands` and `Band`."""
     height, width = samples.shape
     pr, pc = cfa.period
     margin = (-(-radius // pr) * pr, -(-radius // pc) * pc)
+    index = same_phase(top - margin[0], top + -(-rows // pr) * pr + margin[0], height, pr)
     cols = same_phase(-margin[1], -(-width // pc) * pc + margin[1], width, pc)
-    step = max(pr, BAND_PIXELS // (len(cols)) // pr * pr)
-    for top in range(0, height, step):
-        rows = min(step, height - top)
-        index = same_phase(top - margin[0], top + -(-rows // pr) * pr + margin[0], height, pr)
-        padded = samples[index][:, cols].astype(np.float32)
-        planes = {(r, c): np.ascontiguousarray(padded[r::pr, c::pc]) for r, c in cfa.positions}
-        yield Band(top, rows, width, cfa, margin, planes)
+    planes = {(r, c): gathered(samples, index[r::pr], cols[c::pc], pr, pc) for r, c in cfa.positions}
+    return Band(top, rows, width, cfa, margin, planes)
 
 
+def gathered(samples: Array, rows: Array, cols: Array, down: int, across: int) -> Float32:
+    """``samples[np.ix_(rows, cols)]`` as float32, several times faster where the indices rise by `down` and `across`.
+
+    Parameters
+    ----------
+    samples : (H, W) array, DN
+    rows, cols : integer arrays
+        As `same_phase` gives them, or every so many of them: but for both ends they rise steadily.
+    down, across : int, by how much
+    """
+    r, c = _steady(rows, down), _steady(cols, across)
+    if r is None or c is None:
+        return samples[np.ix_(rows, cols)].astype(np.float32)
+    out = np.empty((len(rows), len(cols)), np.float32)
+    whole = samples[rows[r.start] : rows[r.stop - 1] + 1 : down]
+    out[r, c] = whole[:, cols[c.start] : cols[c.stop - 1] + 1 : across]
+    for end in (slice(0, c.start), slice(c.stop, None)):
+        out[r, end] = whole[:, cols[end]]
+    for end in (slice(0, r.start), slice(r.stop, None)):
+        out[end] = samples[np.ix_(rows[end], cols)]
+    return out
+
+
+def _steady(index: Array, step: int) -> slice | None:
+    """Where an index rises steadily; None where that is nowhere or in several places."""
+    rises = np.flatnonzero(np.diff(index) == step)
+    if not len(rises) or rises[-1] - rises[0] != len(rises) - 1:
+        return None
+    return slice(int(rises[0]), int(rises[-1]) + 2)
+
+
+@lru_cache(256)
 def same_phase(start: int, stop: int, size: int, period: int) -> Array:
     """Indices start..stop with those outside [0, size) moved inside, to one of the same phase.
 
@@ -83,13 +129,16 @@ def same_phase(start: int, stop: int, size: int, period: int) -> Array:
     """
     index = np.arange(start, stop)
     if size < period:
-        return np.clip(index, 0, size - 1)
-    phase, step = index % period, index // period
-    last = (size - 1 - phase) // period
-    if period <= 2:
-        step = np.abs(step)
-        step = last - np.abs(last - step)
-    return phase + np.clip(step, 0, last) * period
+        index = np.clip(index, 0, size - 1)
+    else:
+        phase, step = index % period, index // period
+        last = (size - 1 - phase) // period
+        if period <= 2:
+            step = np.abs(step)
+            step = last - np.abs(last - step)
+        index = phase + np.clip(step, 0, last) * period
+    index.flags.writeable = False  # kept, and given to whoever asks again
+    return index
 
 
 def extremes(views: Sequence[Float32]) -> tuple[Float32, Float32]:
@@ -101,31 +150,33 @@ def extremes(views: Sequence[Float32]) -> tuple[Float32, Float32]:
     return low, high
 
 
-def ranked(views: Sequence[Float32], depth: int) -> tuple[list[Float32], list[Float32]]:
-    """The `depth` least and the `depth` greatest of some (h, w) views, pixel by pixel.
+def ranked(views: Sequence[Float32], depth: int) -> tuple[Float32, Float32]:
+    """The `depth`-th least and the `depth`-th greatest of some (h, w) views, pixel by pixel.
 
-    NaN counts for nothing; where fewer than `depth` values are left, the ranks
-    beyond them are +inf and -inf.
-
-    Returns
-    -------
-    least : list of (h, w) float32
-        Ascending: ``least[0]`` is the minimum.
-    greatest : list of (h, w) float32
-        Descending: ``greatest[0]`` is the maximum.
+    NaN counts for nothing; where fewer than `depth` values are left, the answer is NaN.
     """
+    if depth == 1:
+        return extremes(views)
     shape = views[0].shape
     least = [np.full(shape, np.inf, np.float32) for _ in range(depth)]
     greatest = [np.full(shape, -np.inf, np.float32) for _ in range(depth)]
-    spare = np.empty(shape, np.float32)
+    carry, spare = np.empty(shape, np.float32), np.empty(shape, np.float32)
     for view in views:
         missing = np.isnan(view)
-        carry_low, carry_high = np.where(missing, np.inf, view), np.where(missing, -np.inf, view)
-        for rank in range(depth):
-            np.maximum(least[rank], carry_low, out=spare)
-            np.minimum(least[rank], carry_low, out=least[rank])
-            carry_low, spare = spare, carry_low
-            np.minimum(greatest[rank], carry_high, out=spare)
-            np.maximum(greatest[rank], carry_high, out=greatest[rank])
-            carry_high, spare = spare, carry_high
-    return least, greatest
+        gaps = missing.any()
+        for ranks, inner, outer, nothing in (
+            (least, np.minimum, np.maximum, np.inf),
+            (greatest, np.maximum, np.minimum, -np.inf),
+        ):
+            np.copyto(carry, view)
+            if gaps:
+                carry[missing] = nothing
+            for rank in ranks[:-1]:
+                outer(rank, carry, out=spare)
+                inner(rank, carry, out=rank)
+                carry, spare = spare, carry
+            inner(ranks[-1], carry, out=ranks[-1])
+    low, high = least[-1], greatest[-1]
+    low[low == np.inf] = np.nan
+    high[high == -np.inf] = np.nan
+    return low, high

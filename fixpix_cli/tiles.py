@@ -6,12 +6,42 @@ apart (`good` is False there), never invented.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from .mosaic import Array, Bool
+
+T = TypeVar("T")
+
+
+def each(work: Callable[[T], object], items: Iterable[T], threads: int = 1) -> None:
+    """Call `work` with every item, in several threads where that is asked for; the first error is raised.
+
+    NumPy and onnxruntime let other threads run while they compute. Each call must write to places of its own: then
+    the result does not depend on how many threads there are.
+    """
+    if threads <= 1:
+        for item in items:
+            work(item)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, items):
+            pass
+
+
+#: Values of a block: a few arrays of so many fit into the second cache.
+BLOCK = 1 << 16
+
+
+def blocks(array: Array) -> Iterator[Array]:
+    """Flat pieces of a contiguous array, one after the other; views, where the array is contiguous."""
+    flat = array.reshape(-1)
+    return (flat[start : start + BLOCK] for start in range(0, flat.size, BLOCK))
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def correct(
     if how.auto and len(sources) > 1 and not common.dry_run:
         remembered, weak = look(sources, common)
     threads = max(1, common.jobs // len(sources))
+    common = common.shared(len(sources))
     items = [
         (s.path, t, common, how, store, remembered.get(s.path), weak.get(camera_key(remembered.get(s.path))), threads)
         for s, t in zip(sources, targets, strict=True)

@@ -33,6 +33,7 @@ def detect(
         raise UsageError(f"{map_file}: no such map")
     if not common.dry_run:
         safe.ensure_folder(out)
+    common = common.shared(len(sources))
     items = [(s.path, t, common, map_file, probability, overwrite) for s, t in zip(sources, targets, strict=True)]
     yield from workers.run(_detect_one, items, common.jobs, common.budget, lost)
 
@@ -46,7 +47,7 @@ def _detect_one(
             return Outcome(path, target, PLANNED, notes=assumed(frame))
         tallies, images, methods, notes = [], [], [], list(assumed(frame))
         for mosaic in frame.mosaics:
-            found = detected(mosaic, frame.conditions)
+            found = detected(mosaic, frame.conditions, common.threads)
             methods.append(found.method)
             tallies.append(Tally.of(mosaic, found.probability, found.rate))
             if probability:

@@ -47,25 +47,25 @@ def per_key(frame: Frame) -> bool:
     return frame.container == "fits" and frame.moments == 1
 
 
-def tallies_of(mosaics: Iterable[Mosaic], conditions: Conditions) -> list[Tally]:
+def tallies_of(mosaics: Iterable[Mosaic], conditions: Conditions, threads: int = 1) -> list[Tally]:
     """What each of some planes shows."""
-    return told_by(mosaics, conditions)[0]
+    return told_by(mosaics, conditions, threads)[0]
 
 
-def told_by(mosaics: Iterable[Mosaic], conditions: Conditions) -> tuple[list[Tally], str]:
+def told_by(mosaics: Iterable[Mosaic], conditions: Conditions, threads: int = 1) -> tuple[list[Tally], str]:
     """What each of some planes shows, and by what method."""
     tallies, methods = [], []
     for mosaic in mosaics:
-        found = detected(mosaic, conditions)
+        found = detected(mosaic, conditions, threads)
         tallies.append(Tally.of(mosaic, found.probability, found.rate))
         methods.append(found.method)
     return tallies, methods_of(methods)
 
 
-def detected(mosaic: Mosaic, conditions: Conditions) -> classical.Detection:
+def detected(mosaic: Mosaic, conditions: Conditions, threads: int = 1) -> classical.Detection:
     from ..nets.detectors import detect
 
-    return detect(mosaic, conditions.kind, conditions.exposure)
+    return detect(mosaic, conditions.kind, conditions.exposure, threads=threads)
 
 
 def methods_of(of_planes: Iterable[str]) -> str:

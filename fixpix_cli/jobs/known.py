@@ -84,7 +84,7 @@ def bad_pixels(
         found = np.zeros(mosaic.shape, bool)
         views = [planes[number] for planes in known]
         if how.auto:
-            tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions)[0]
+            tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions, common.threads)[0]
             single = tally.view(threshold_of(common), common.max_false, common.precision)
             views.append(single if weak is None else spare(single, weak[number % len(weak)]))
         for view in views:

@@ -49,7 +49,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Common:
-    """Settings that all verbs share."""
+    """Settings that all verbs share. `threads`: of one frame, where there are fewer frames than workers."""
 
     assume: Assume = field(default_factory=Assume)
     threshold: float | None = None
@@ -58,6 +58,11 @@ class Common:
     dry_run: bool = False
     budget: workers.Budget = field(default_factory=workers.Budget)
     precision: float | None = None
+    threads: int = 1
+
+    def shared(self, frames: int) -> Common:
+        """The same for so many frames: workers that would have none lend theirs as threads."""
+        return replace(self, threads=max(1, self.jobs // max(1, frames)))
 
 
 def attempt(path: Path, work: Callable[[], Outcome]) -> Outcome:

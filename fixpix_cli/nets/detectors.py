@@ -24,6 +24,7 @@ from ..classical import STARLESS, Detection, detection_of, rate_of, trusted_of
 from ..errors import FrameError, ModelError
 from ..mosaic import Array, Bool, Float32, Mosaic
 from ..normalise import features, second
+from ..tiles import blocks, each
 from . import registry
 from .sessions import Session
 
@@ -94,7 +95,7 @@ class UnetDetector:
             raise FrameError(f"the unet detector does not know {mosaic.cfa.name}")
         return self.ratios_of(features.Seen.of(mosaic.light()))
 
-    def ratios_of(self, seen: features.Seen | second.Second, wanted: Bool | None = None) -> Float32:
+    def ratios_of(self, seen: features.Seen | second.Second, wanted: Bool | None = None, threads: int = 1) -> Float32:
         """The same for a plane whose features are known.
 
         Parameters
@@ -102,33 +103,44 @@ class UnetDetector:
         seen : features.Seen or second.Second
         wanted : (h, w) bool array, optional
             Where answers are wanted; tiles without such a pixel are left out, and 0.
+        threads : int
+            Tiles that are worked on at the same time; the result does not depend on it.
         """
         card, source = self.session.card, self.session.source
         multiple, halo = (int(card.number(key, source)) for key in ("multiple", "halo"))
         halo = -(-halo // multiple) * multiple
+        size = int(card.serving.get("tile", TILE))
         samples = seen.levels.samples
         (top, left), (height, width) = seen.phase, samples.shape
         flag = np.full((1, 1, 1, 1), seen.levels.cfa.is_mono, np.float32)
+        temperature = np.float32(card.number("temperature", source))
         out = np.zeros((height, width), np.float32)
-        for row in range(0, height + top, TILE):
-            for col in range(0, width + left, TILE):
-                inside = (slice(max(0, row - top), row - top + TILE), slice(max(0, col - left), col - left + TILE))
-                if wanted is not None and not wanted[inside].any():
-                    continue
-                tall, wide = (
-                    -(-min(TILE, n - start) // multiple) * multiple
-                    for n, start in ((height + top, row), (width + left, col))
-                )
-                given = seen.features((row - halo, row + tall + halo), (col - halo, col + wide + halo))
-                answer = self.session.run(features=given[None], mono=flag)["ratio"][0]
-                whole = features.unpack(answer)[halo : halo + tall, halo : halo + wide]
-                r, c = max(0, top - row), max(0, left - col)
-                part = whole[r : height + top - row, c : width + left - col]
-                out[row + r - top : row + r - top + part.shape[0], col + c - left : col + c - left + part.shape[1]] = (
-                    part
-                )
-        out /= np.float32(card.number("temperature", source))
-        out[~np.isfinite(samples)] = -np.inf
+
+        def fill(corner: tuple[int, int]) -> None:
+            row, col = corner
+            inside = (slice(max(0, row - top), row - top + size), slice(max(0, col - left), col - left + size))
+            if wanted is not None and not wanted[inside].any():
+                return
+            tall, wide = (
+                -(-min(size, n - start) // multiple) * multiple
+                for n, start in ((height + top, row), (width + left, col))
+            )
+            given = seen.features((row - halo, row + tall + halo), (col - halo, col + wide + halo))
+            answer = self.session.run(features=given[None], mono=flag)["ratio"][0]
+            edge = halo // 2
+            whole = features.unpack(answer[:, edge : edge + tall // 2, edge : edge + wide // 2])
+            r, c = max(0, top - row), max(0, left - col)
+            part = whole[r : height + top - row, c : width + left - col]
+            part /= temperature
+            place = (slice(row + r - top, row + r - top + len(part)), slice(col + c - left, None))
+            view = out[place][:, : part.shape[1]]
+            view[...] = part
+            missing = np.isnan(samples[place][:, : part.shape[1]])
+            if missing.any():
+                view[missing] = -np.inf
+
+        corners = [(r, c) for r in range(0, height + top, size) for c in range(0, width + left, size)]
+        each(fill, corners, threads)
         return out
 
 
@@ -165,6 +177,7 @@ def detect(
     exposure: float | None = None,
     net: UnetDetector | None = None,
     dense: UnetDetector | None = None,
+    threads: int = 1,
 ) -> Detection:
     """Find bad pixels in one plane by its own samples: by the rules and, where it helps, by the nets as well.
 
@@ -185,6 +198,8 @@ def detect(
         Exposure time in s.
     net, dense : UnetDetector, optional
         For the first and the second look. Default: the shipped ones.
+    threads : int
+        Bands and tiles that are worked on at the same time; the result does not depend on it.
 
     Raises
     ------
@@ -196,24 +211,30 @@ def detect(
         return Detection(np.zeros(mosaic.shape, np.float32), classical.LEAST_RATE, nothing)
     net = net or shipped_unet()
     if kind in STARLESS or not net.supports(mosaic.cfa) or _gaps(light) > GAPS:
-        return classical.detect(mosaic, kind)
-    seen = features.Seen.of(light, kind)
-    first = net.ratios_of(seen)
+        return classical.detect(mosaic, kind, threads)
+    seen = features.Seen.of(light, kind, threads)
+    first = net.ratios_of(seen, threads=threads)
     rate = rate_of(first, clear=-np.inf)
     if rate >= net.serving("dense_rate"):
-        return _looked_again(mosaic, light, first, rate, dense or shipped_dense())
-    both = together(seen.rules, first, net.serving("agreement"))
-    if exposure is None or exposure < LONG:
-        both -= np.float32(net.serving("caution"))
-    # In clusters and lines bad pixels hide each other from the rules: there the net may decide, if it is very sure.
-    both = np.maximum(both, first - np.float32(net.serving("alone")))
-    closer = _looked_closer(light, first, rate, dense)
+        return _looked_again(mosaic, light, first, rate, dense or shipped_dense(), threads)
+    closer = _looked_closer(light, first, rate, dense, threads)
     crowded = np.isfinite(closer)
+    rate, cautious = rate_of(seen.rules), exposure is None or exposure < LONG
+    for rules, alone in zip(blocks(seen.rules), blocks(first), strict=True):
+        both = together(rules, alone, net.serving("agreement"))
+        if cautious:
+            both -= np.float32(net.serving("caution"))
+        # In clusters and lines bad pixels hide each other from the rules: there the net may decide, if it is very sure.
+        alone -= np.float32(net.serving("alone"))
+        np.maximum(both, alone, out=alone)
+    del seen  # its arrays are as large as the answer
+    np.copyto(first, closer, where=crowded)
     method = "rules+unet, second look at clusters" if crowded.any() else "rules+unet"
-    return detection_of(mosaic, np.where(crowded, closer, both), rate_of(seen.rules), method)
+    del closer, crowded
+    return detection_of(mosaic, first, rate, method)
 
 
-def _looked_closer(light: Mosaic, first: Float32, rate: float, dense: UnetDetector | None) -> Float32:
+def _looked_closer(light: Mosaic, first: Float32, rate: float, dense: UnetDetector | None, threads: int) -> Float32:
     """What two more looks say, on average, where suspects stand close together; NaN elsewhere.
 
     The second of them sees what the first of them still hid: of 5 x 5 clusters it finds 1 to 3 points more.
@@ -223,7 +244,7 @@ def _looked_closer(light: Mosaic, first: Float32, rate: float, dense: UnetDetect
         crowded = crowds(~trusted_of(ratios, rate) & np.isfinite(ratios), rate)
         if not crowded.any():
             return np.full(first.shape, np.nan, np.float32)
-        looked = (dense or shipped_dense()).ratios_of(second.Second.of(light, ratios, rate), crowded)
+        looked = (dense or shipped_dense()).ratios_of(second.Second.of(light, ratios, rate), crowded, threads)
         known = np.isfinite(out)
         out = np.where(crowded, np.where(known, (looked + out) / 2, looked), np.float32(np.nan))
         ratios = np.where(crowded, looked, ratios)
@@ -273,13 +294,15 @@ def _spread(blocks: Array, reach: int, join: np.ufunc) -> Array:
     return blocks
 
 
-def _looked_again(mosaic: Mosaic, light: Mosaic, ratios: Float32, rate: float, dense: UnetDetector) -> Detection:
+def _looked_again(
+    mosaic: Mosaic, light: Mosaic, ratios: Float32, rate: float, dense: UnetDetector, threads: int
+) -> Detection:
     """A second look at dense damage and, where it is denser still, a third."""
     looks = "second look"
     if rate >= dense.serving("third_rate"):
-        ratios = dense.ratios_of(second.Second.of(light, ratios, rate))
+        ratios = dense.ratios_of(second.Second.of(light, ratios, rate), threads=threads)
         rate, looks = rate_of(ratios, clear=-np.inf), "third look"
-    ratios = dense.ratios_of(second.Second.of(light, ratios, rate))
+    ratios = dense.ratios_of(second.Second.of(light, ratios, rate), threads=threads)
     rate = rate_of(ratios, clear=-np.inf)
     return detection_of(mosaic, ratios - np.float32(dense.serving("caution")), rate, f"unet, {looks}")
 

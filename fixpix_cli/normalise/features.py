@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from ..cfa import Cfa
+from ..cfa import Cfa, Offset
 from ..classical import Levels, levels, ratios_of
 from ..mosaic import Array, Float32, Mosaic
-from ..planes import same_phase
+from ..planes import gathered, same_phase
 
 #: Name and version of this input contract.
 NORMALISATION = "features-2"
@@ -54,10 +54,10 @@ class Seen:
     phase: tuple[int, int]
 
     @classmethod
-    def of(cls, light: Mosaic, kind: str | None = None) -> Seen:
+    def of(cls, light: Mosaic, kind: str | None = None, threads: int = 1) -> Seen:
         """The statistics of a plane without masked borders, and what the rules say of it."""
         seen = levels(light)
-        return cls(seen, ratios_of(seen, kind), phase_of(light.cfa))
+        return cls(seen, ratios_of(seen, kind, threads), phase_of(light.cfa))
 
     def features(self, rows: tuple[int, int], cols: tuple[int, int]) -> Float32:
         """The packed features of a rectangle.
@@ -72,8 +72,44 @@ class Seen:
         (CHANNELS, h, w) float32 array
             Channel 4 f + 2 r + c: feature f of the pixel (r, c) of each 2 x 2 block.
         """
-        part = Part.of(self.levels, self.phase, rows, cols, step_of(self.levels.cfa))
-        return pack(*_four(part, self.levels), ratio_feature(self.rules[part.inner]))
+        (top, bottom), (left, right) = rows, cols
+        out = np.empty((CHANNELS, (bottom - top) // 2, (right - left) // 2), np.float32)
+        if self.levels.cfa.is_mono:
+            five = np.empty((FEATURES, bottom - top, right - left), np.float32)
+            self._fill(five, rows, cols, 1)
+            for channel in range(CHANNELS):
+                out[channel] = five[channel // 4, channel % 4 // 2 :: 2, channel % 2 :: 2]
+        else:  # the pixels of a tile position and their neighbours are a plane, and a channel
+            for plane in range(4):
+                r, c = divmod(plane, 2)
+                self._fill(out[plane::4], (top + r, bottom + r), (left + c, right + c), 2)
+        return out
+
+    def _fill(self, out: Float32, rows: tuple[int, int], cols: tuple[int, int], step: int) -> None:
+        """The features of the pixels ``rows[0]::step, cols[0]::step``, neighbours `step` pixels away, into `out`."""
+        seen, samples = self.levels, self.levels.samples
+        down, across = (
+            same_phase(start - shift - step, stop - shift + step, size, period)[::step]
+            for (start, stop), shift, size, period in zip(
+                (rows, cols), self.phase, samples.shape, seen.cfa.period, strict=True
+            )
+        )
+        position = int(down[1] % seen.cfa.period[0]), int(across[1] % seen.cfa.period[1])
+        height, width = out.shape[1:]
+        tall = max(1, CHUNK // width)
+        for top in range(0, height, tall):
+            part = slice(top, min(top + tall, height))
+            p = gathered(samples, down[part.start : part.stop + 2], across, step, step)
+            if np.isnan(p.min()):
+                p[np.isnan(p)] = np.float32(np.median(list(seen.middle.values())))
+            rules = gathered(self.rules, down[part.start + 1 : part.stop + 1], across[1:-1], step, step)
+            _four(out[:4, part], p, seen, position)
+            np.multiply(rules, np.float32(1 / 8), out=rules)
+            np.clip(rules, np.float32(-1.5), np.float32(1.5), out=out[4, part])
+
+
+#: Pixels that are worked on at once: the ten arrays of so many fit into the second cache.
+CHUNK = 1 << 16
 
 
 def phase_of(cfa: Cfa) -> tuple[int, int]:
@@ -130,27 +166,31 @@ class Part:
         return cls(samples, floor, middle, np.ix_(*index), np.ix_(*inner))
 
 
-def _four(part: Part, seen: Levels) -> list[Float32]:
-    """The four features that the samples alone give."""
-    p, step = part.samples, step_of(seen.cfa)
-    m = slice(step, -step)
-    x, left, right = p[m, m], p[m, : -2 * step], p[m, 2 * step :]
-    whole = [p[:, : -2 * step], p[:, m], p[:, 2 * step :]]
-    high = np.maximum(np.maximum(whole[0], whole[1]), whole[2])
-    low = np.minimum(np.minimum(whole[0], whole[1]), whole[2])
-    total = whole[0] + whole[1] + whole[2]
-    up, down = slice(None, -2 * step), slice(2 * step, None)
-    greatest = np.maximum(np.maximum(high[up], high[down]), np.maximum(left, right))
-    least = np.minimum(np.minimum(low[up], low[down]), np.minimum(left, right))
-    mean = (total[up] + total[down] + left + right - greatest - least) / np.float32(6)
-    scale = half_sigma(seen, mean + part.floor)
-    half = np.float32(0.5)
-    return [
-        level_feature(x, part.middle),
-        np.arcsinh((x - mean) * scale) * half,
-        np.arcsinh((x - greatest) * scale) * half,
-        np.arcsinh((least - x) * scale) * half,
-    ]
+def _four(out: Float32, p: Float32, seen: Levels, position: Offset) -> None:
+    """The four features that the samples alone give, from (h + 2, w + 2) samples of a tile position into (4, h, w)."""
+    x, left, right = p[1:-1, 1:-1], p[1:-1, :-2], p[1:-1, 2:]
+    high, low = np.maximum(p[:, :-2], p[:, 1:-1]), np.minimum(p[:, :-2], p[:, 1:-1])
+    np.maximum(high, p[:, 2:], out=high)
+    np.minimum(low, p[:, 2:], out=low)
+    total = p[:, :-2] + p[:, 1:-1]
+    total += p[:, 2:]
+    greatest, least = np.maximum(high[:-2], high[2:]), np.minimum(low[:-2], low[2:])
+    for side in (left, right):
+        np.maximum(greatest, side, out=greatest)
+        np.minimum(least, side, out=least)
+    mean = total[:-2] + total[2:]
+    for term, sign in ((left, np.add), (right, np.add), (greatest, np.subtract), (least, np.subtract)):
+        sign(mean, term, out=mean)
+    mean /= np.float32(6)
+    scale = half_sigma(seen, mean + np.float32(seen.floor[position]))
+    np.multiply(x, np.float32(10), out=out[0])
+    out[0] /= np.float32(seen.middle[position])
+    for stands, one, two in ((out[1], x, mean), (out[2], x, greatest), (out[3], least, x)):
+        np.subtract(one, two, out=stands)
+        stands *= scale
+    for feature, factor in zip(out, (0.25, 0.5, 0.5, 0.5), strict=True):
+        np.arcsinh(feature, out=feature)
+        feature *= np.float32(factor)
 
 
 def level_feature(samples: Float32, middle: Float32) -> Float32:
@@ -160,8 +200,12 @@ def level_feature(samples: Float32, middle: Float32) -> Float32:
 def half_sigma(seen: Levels, signal: Float32) -> Float32:
     """1 / (2 sigma) at a signal in DN above black, single precision."""
     noise = seen.noise
-    variance = np.float32(noise.offset) + np.float32(noise.gain) * np.maximum(signal, 0)
-    return np.float32(0.5) / np.sqrt(np.maximum(variance, np.float32(noise.floor)))
+    variance = np.maximum(signal, 0)
+    variance *= np.float32(noise.gain)
+    variance += np.float32(noise.offset)
+    np.maximum(variance, np.float32(noise.floor), out=variance)
+    np.sqrt(variance, out=variance)
+    return np.divide(np.float32(0.5), variance, out=variance)
 
 
 def pack(*features: Array) -> Array:

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..classical import Levels, levels, trusted_of
-from ..mosaic import Array, Bool, Float32, Mosaic
-from .features import Part, half_sigma, level_feature, pack, phase_of, ratio_feature, step_of
+from ..mosaic import Bool, Float32, Mosaic
+from .features import CHUNK, Part, half_sigma, level_feature, pack, phase_of, ratio_feature, step_of
 
 #: Name and version of this input contract.
 NORMALISATION = "second-1"
@@ -65,11 +65,20 @@ class Second:
         -------
         (CHANNELS, h, w) float32 array
         """
+        (top, bottom), width = rows, cols[1] - cols[0]
+        out = np.empty((CHANNELS, (bottom - top) // 2, width // 2), np.float32)
+        tall = max(2, CHUNK // width // 2 * 2)
+        for row in range(top, bottom, tall):
+            end = min(row + tall, bottom)
+            out[:, (row - top) // 2 : (end - top) // 2] = self._features((row, end), cols)
+        return out
+
+    def _features(self, rows: tuple[int, int], cols: tuple[int, int]) -> Float32:
+        """A few rows of the same: their arrays stay in the processor's cache."""
         step = step_of(self.levels.cfa)
         part = Part.of(self.levels, self.phase, rows, cols, 2 * step)
         ok = self.trusted[part.outer]
-        near, _, _, _ = _around(part.samples, ok, step, 1)
-        far, count, greatest, least = _around(part.samples, ok, step, 2)
+        near, far, count, greatest, least = _around(part.samples, ok, step)
         x = part.samples[2 * step : -2 * step, 2 * step : -2 * step]
         near, far, greatest, least = (np.where(np.isfinite(a), a, x) for a in (near, far, greatest, least))
         scale, half = half_sigma(self.levels, far + part.floor), np.float32(0.5)
@@ -84,22 +93,38 @@ class Second:
         )
 
 
-def _around(p: Float32, ok: Bool, step: int, reach: int) -> tuple[Array, Array, Array, Array]:
-    """Mean, count, greatest and least of the trusted ones within `reach` steps, without the pixel; else NaN, inf."""
+def _around(p: Float32, ok: Bool, step: int) -> tuple[Float32, Float32, Float32, Float32, Float32]:
+    """Of the trusted ones without the pixel: the mean within one step; mean, count, greatest and least within two.
+
+    NaN or an infinity where there is none.
+    """
     edge = 2 * step
     height, width = p.shape[0] - 2 * edge, p.shape[1] - 2 * edge
-    total, count = np.zeros((2, height, width), np.float32)
-    greatest, least = np.full((height, width), -np.inf, np.float32), np.full((height, width), np.inf, np.float32)
-    for dr in range(-reach, reach + 1):
-        for dc in range(-reach, reach + 1):
-            if not (dr or dc):
-                continue
-            top, left = edge + dr * step, edge + dc * step
-            there = (slice(top, top + height), slice(left, left + width))
-            value, known = p[there], ok[there]
-            total += np.where(known, value, np.float32(0))
-            count += known
-            np.maximum(greatest, value, out=greatest, where=known)
-            np.minimum(least, value, out=least, where=known)
+    known = ok.astype(np.float32)
+    value, least, greatest = p * known, *(np.where(ok, p, np.float32(end)) for end in (np.inf, -np.inf))
+
+    def shifted(array: Float32, dr: int, dc: int) -> Float32:
+        return array[edge + dr * step : edge + dr * step + height, edge + dc * step : edge + dc * step + width]
+
+    totals, counts = [], []
+    for reach in (1, 2):
+        total, count = np.zeros((2, height, width), np.float32)
+        for dr in range(-reach, reach + 1):
+            for dc in range(-reach, reach + 1):
+                if dr or dc:
+                    total += shifted(value, dr, dc)
+                    count += shifted(known, dr, dc)
+        totals.append(total)
+        counts.append(count)
+    ends = []  # of the lines of five above and below, and of the pixel's own without itself
+    for array, extreme in ((greatest, np.maximum), (least, np.minimum)):
+        lines = extreme(array[:, : -4 * step], array[:, step : -3 * step])
+        extreme(lines, array[:, 3 * step : -step], out=lines)
+        extreme(lines, array[:, 4 * step :], out=lines)
+        end = lines[edge : edge + height].copy()
+        extreme(lines, array[:, 2 * step : -2 * step], out=lines)
+        for dr in (-2, -1, 1, 2):
+            extreme(end, lines[edge + dr * step : edge + dr * step + height], out=end)
+        ends.append(end)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return total / count, count, greatest, least
+        return totals[0] / counts[0], totals[1] / counts[1], counts[1], ends[0], ends[1]

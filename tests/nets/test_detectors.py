@@ -112,7 +112,7 @@ def test_a_second_look_at_dense_damage():
     damaged, seen = crowded.with_samples(damage.samples), []
 
     class Dense(UnetDetector):
-        def ratios_of(self, plane, wanted=None):
+        def ratios_of(self, plane, wanted=None, threads=1):
             seen.append(plane.trusted.mean())
             return np.where(damage.dq != 0, 9.0, -9.0).astype(np.float32)
 
