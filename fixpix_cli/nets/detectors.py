@@ -218,7 +218,6 @@ def detect(
     if rate >= net.serving("dense_rate"):
         return _looked_again(mosaic, light, first, rate, dense or shipped_dense(), threads)
     closer = _looked_closer(light, first, rate, dense, threads)
-    crowded = np.isfinite(closer)
     rate, cautious = rate_of(seen.rules), exposure is None or exposure < LONG
     for rules, alone in zip(blocks(seen.rules), blocks(first), strict=True):
         both = together(rules, alone, net.serving("agreement"))
@@ -228,25 +227,29 @@ def detect(
         alone -= np.float32(net.serving("alone"))
         np.maximum(both, alone, out=alone)
     del seen  # its arrays are as large as the answer
-    np.copyto(first, closer, where=crowded)
-    method = "rules+unet, second look at clusters" if crowded.any() else "rules+unet"
-    del closer, crowded
+    method = "rules+unet"
+    if closer is not None:
+        np.copyto(first, closer, where=np.isfinite(closer))
+        method = "rules+unet, second look at clusters"
+        del closer
     return detection_of(mosaic, first, rate, method)
 
 
-def _looked_closer(light: Mosaic, first: Float32, rate: float, dense: UnetDetector | None, threads: int) -> Float32:
-    """What two more looks say, on average, where suspects stand close together; NaN elsewhere.
+def _looked_closer(
+    light: Mosaic, first: Float32, rate: float, dense: UnetDetector | None, threads: int
+) -> Float32 | None:
+    """What two more looks say, on average, where suspects stand close together; NaN elsewhere, None if nowhere.
 
     The second of them sees what the first of them still hid: of 5 x 5 clusters it finds 1 to 3 points more.
     """
-    ratios, out = first, np.full(first.shape, np.nan, np.float32)
+    ratios, out = first, None
     for _ in range(2):
         crowded = crowds(~trusted_of(ratios, rate) & np.isfinite(ratios), rate)
         if not crowded.any():
-            return np.full(first.shape, np.nan, np.float32)
+            return None
         looked = (dense or shipped_dense()).ratios_of(second.Second.of(light, ratios, rate), crowded, threads)
-        known = np.isfinite(out)
-        out = np.where(crowded, np.where(known, (looked + out) / 2, looked), np.float32(np.nan))
+        before = looked if out is None else np.where(np.isfinite(out), out, looked)
+        out = np.where(crowded, (looked + before) / 2, np.float32(np.nan))
         ratios = np.where(crowded, looked, ratios)
     return out
 
@@ -269,8 +272,8 @@ def crowds(suspects: Bool, rate: float) -> Bool:
     (height, width), found = suspects.shape, np.zeros(suspects.shape, bool)
     for side, least, chance, reach in _CROWDS:
         padded = np.pad(suspects, [(0, -n % side) for n in suspects.shape])
-        blocks = padded.reshape(padded.shape[0] // side, side, -1, side).sum(axis=(1, 3), dtype=np.int32)
-        crowded = _spread(blocks, 1, np.add) >= max(least, _beyond_chance(9 * side * side * rate, chance))
+        squares = padded.reshape(padded.shape[0] // side, side, -1, side).sum(axis=(1, 3), dtype=np.int32)
+        crowded = _spread(squares, 1, np.add) >= max(least, _beyond_chance(9 * side * side * rate, chance))
         wide = _spread(crowded, reach, np.logical_or)
         found |= wide.repeat(side, axis=0).repeat(side, axis=1)[:height, :width]
     return found
