@@ -107,3 +107,25 @@ def test_hot_pixels_at_the_edge_and_in_the_corners_are_found(cfa):
         samples[place] = 9000
     found = classical.detect(Mosaic(samples, cfa, ((512.0,),), 16383.0)).probability > 0.3
     assert sorted(zip(*np.nonzero(found), strict=True)) == sorted(places)
+
+
+@pytest.mark.parametrize("kind, found", [("dark", True), ("bias", True), ("flat", False)])
+@pytest.mark.parametrize("cfa", [MONO, RGGB], ids=lambda cfa: cfa.name)
+def test_hot_pixels_that_hide_each_other_are_found_where_there_is_no_picture(kind, found, cfa):
+    rng = np.random.default_rng(3)
+    samples = rng.normal(512, 8, (160, 200))
+    samples[::, :] += np.linspace(0, 300, 200)  # the glow of an amplifier
+    bad = np.zeros(samples.shape, bool)
+    bad[40:45, 60:65] = bad[:, 120] = bad[100:102, 30:32] = True
+    samples[bad] = 3000
+    seen = (
+        classical.detect(Mosaic(np.rint(samples).astype(np.uint16), cfa, ((500.0,),), 16383.0), kind).probability > 0.3
+    )
+    assert not seen[~bad].any()
+    assert bool(seen[bad].all()) == found
+
+
+def test_a_dark_without_defects_stays_clean():
+    rng = np.random.default_rng(4)
+    samples = np.rint(rng.normal(100, 0.4, (300, 300))).astype(np.uint16)  # most of its blocks hold one value only
+    assert (classical.detect(Mosaic(samples, MONO), "dark").probability > 0.3).mean() < 1e-4

@@ -11,7 +11,7 @@ PACKAGE = Path(fixpix_cli.__file__).parent
 FLOORS = {
     0: {"errors"},
     1: {"cfa", "mosaic", "planes", "tiles", "defects", "evidence", "normalise", "noise", "inject", "classical",
-        "tables", "repair", "score", "simulate", "suspects", "tally", "kinds", "starlight", "shapes",
+        "tables", "repair", "score", "simulate", "background", "suspects", "tally", "kinds", "starlight", "shapes",
         "darkcurrent", "darks", "choosing", "checking"},
     2: {"safe", "fitsheader", "files", "maps", "nets"},
     3: {"jobs", "workers", "strategy"},

@@ -9,7 +9,7 @@ import pytest
 from conftest import scene
 
 from fixpix_cli import score
-from fixpix_cli.cfa import BAYER, MONO, XTRANS
+from fixpix_cli.cfa import BAYER, MONO, RGGB, XTRANS
 from fixpix_cli.errors import FrameError, ModelError
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Area, Mosaic
@@ -213,3 +213,14 @@ def test_a_frame_of_gaps_is_judged_by_what_is_left():
     samples[50, 60], samples[20, 20] = 1700, np.inf
     flagged = np.argwhere(detect(Mosaic(samples, MONO)).probability > 0.5)
     assert [50, 60] in flagged.tolist() and len(flagged) <= 30  # of 30,000
+
+
+@pytest.mark.parametrize("spread", [0.2, 0.3, 0.4, 0.5, 0.7])
+@pytest.mark.parametrize("kind", [None, "dark"])
+def test_a_frame_quieter_than_its_steps_keeps_its_pixels(kind, spread):
+    """Every pixel that is one off stands out of eight equal neighbours."""
+    samples = np.random.default_rng(4).normal(100, spread, (300, 300))
+    quiet = Mosaic(np.rint(samples).astype(np.uint16), RGGB)
+    quiet.samples[150, 150] = 130
+    flagged = detect(quiet, kind).probability > 0.3
+    assert flagged[150, 150] and np.count_nonzero(flagged) <= 3
