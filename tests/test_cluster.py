@@ -177,6 +177,7 @@ def test_a_frame_that_kills_its_workers_fails_alone(dask, tmp_path, monkeypatch)
 def test_other_versions_and_unshared_storage_are_refused(dask, frames, tmp_path, monkeypatch):
     """Lost otherwise: results that differ from worker to worker, or outputs on another machine's disk."""
     monkeypatch.chdir(tmp_path)
+    dask.wait_for_workers(2, timeout=60)  # after those that other tests killed
     common = jobs.Common(cluster=dask.scheduler_address)
     inputs = [frames / "a0.fits"]
 
@@ -198,9 +199,6 @@ def test_other_versions_and_unshared_storage_are_refused(dask, frames, tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(clusters, "_probe", lambda folder: contextlib.nullcontext((folder / "not there", "text")))
         assert f"cannot write into the client's {tmp_path}" in refused(ClusterError)
-    with monkeypatch.context() as patch:
-        patch.chdir("/")
-        assert refused(ClusterError) if not Path("/").is_dir() else True
     with pytest.raises(OutputFolderError), clusters.connected(common, inputs, [tmp_path / "none"], []):
         pass
 
