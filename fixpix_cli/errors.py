@@ -11,6 +11,8 @@
     ├── UnusableError (3)       a resource of the whole run cannot be used
     │   ├── StoreError          the map store
     │   ├── ModelError          a model file or its card
+    │   ├── DeviceError         the device that nets shall run on
+    │   ├── ClusterError        the cluster, its workers or the storage that they share
     │   └── OutputFolderError   the output folder
     └── Interrupted (130)       Ctrl-C
 
@@ -67,6 +69,14 @@ class StoreError(UnusableError):
 
 class ModelError(UnusableError):
     """A model file or its card cannot be used."""
+
+
+class DeviceError(UnusableError):
+    """The device that was asked for is not there."""
+
+
+class ClusterError(UnusableError):
+    """The cluster cannot be reached, or its workers cannot do the work."""
 
 
 class OutputFolderError(UnusableError):

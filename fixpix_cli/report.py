@@ -35,10 +35,15 @@ class Report:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys((DONE, SKIPPED, FAILED, PLANNED), 0))
     defects: int = 0
     worst: int = 0
+    total: int | None = None
     started: float = field(default_factory=time.perf_counter)
     _said: set[str] = field(default_factory=set)
 
-    def follow(self, outcomes: Iterable[Outcome], total: int | None = None) -> None:
+    def expect(self, total: int) -> None:
+        """Hear how many frames there are."""
+        self.total = total
+
+    def follow(self, outcomes: Iterable[Outcome]) -> None:
         """Take in all outcomes, showing each."""
         if self.quiet or self.as_json or not sys.stderr.isatty():
             for outcome in outcomes:
@@ -63,11 +68,17 @@ class Report:
             TextColumn("{task.description}", markup=False),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("", total=total, speed="")
+            task = progress.add_task("", total=None, speed="")
             for outcome in outcomes:
                 elapsed = time.perf_counter() - self.started
                 done = sum(self.counts.values()) + 1
-                progress.update(task, advance=1, description=outcome.path.name, speed=f"{done / elapsed:.1f} frames/s")
+                progress.update(
+                    task,
+                    advance=1,
+                    total=self.total,
+                    description=outcome.path.name,
+                    speed=f"{done / elapsed:.1f} frames/s",
+                )
                 self.add(outcome, write=lambda line: progress.console.print(line, markup=False, highlight=False))
 
     def add(self, outcome: Outcome, write: Any = None) -> None:

@@ -8,7 +8,14 @@ worker dies of is the failure of the one item that it had in hand. The exception
 is a single item that no decoder touches (`run_here`).
 
 `run` gives results in the order of the items. An item that needs more memory
-than its worker's share is tried again, alone, with all there is.
+than its worker's share is tried again, alone, with all there is; where that
+happens again and again, fewer workers go on.
+
+The stages of successive frames overlap because their workers do: while one
+decodes, others ask the net or wait for the disk. What comes next is read ahead
+into the system's cache. A worker has one item in hand and the leader holds
+`AHEAD` results per worker at most, so memory does not grow with the number of
+frames.
 
 Memory is limited by RLIMIT_DATA: it counts what a process has asked for and may
 write, so a file that is mapped to be read, libraries, and the large empty
@@ -24,12 +31,14 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from . import machine
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -42,7 +51,7 @@ except ImportError:  # Windows
 #: Share of the machine's memory (or the control group's) that all workers together may take unless told otherwise.
 _SHARE = 0.75
 #: A frame's memory unless told otherwise, at most: this, and so much for each byte of its file.
-_MEMORY, _MEMORY_PER_BYTE = 2_000_000_000, 64
+MEMORY, _MEMORY_PER_BYTE = 2_000_000_000, 64
 #: A frame's CPU seconds unless told otherwise: this, and so much for each byte of its file.
 _SECONDS, _SECONDS_PER_BYTE = 120.0, 30e-6
 #: The clock may show this many times the CPU seconds: for slow disks and for machines with other work.
@@ -51,29 +60,13 @@ _PATIENCE = 10
 _VERBS = tuple(
     f"fixpix_cli.jobs.{name}" for name in ("calibrating", "correcting", "detecting", "evaluating", "injecting")
 )
-#: A process at work on a common frame takes about this much, in bytes; fewer bytes each are not worth a process.
-PER_PROCESS = 400_000_000
-
-
-def available() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
-
-
-def machine_memory() -> int:
-    """Bytes of memory that this machine, or the control group of this process, has.
-
-    4 GB where the system does not say.
-    """
-    found = []
-    with contextlib.suppress(ValueError, OSError, AttributeError):
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for group in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(ValueError, OSError):  # no such group, or "max"
-            found.append(int(Path(group).read_text()))
-    return min(found, default=4_000_000_000)
+#: A process at work takes about this much at least, in bytes; fewer bytes each are not worth a process. Large frames
+#: take so much for each byte of their file (``detect`` on 24 MP of 16 bits, 48 MB: 850 MB).
+_PER_PROCESS, _BASE, _PER_BYTE = 400_000_000, 100_000_000, 16
+#: Of so many files the sizes are looked at to find how much a process will need.
+_LOOKED_AT = 256
+#: Items per worker that are under way or done before their turn.
+AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -96,15 +89,34 @@ class Budget:
         never more than 2 GB and 64 bytes for each byte of its file.
     seconds : float, optional
         CPU seconds for one frame. None: 120, and 30 for each megabyte of its file.
+    reserve : int
+        Bytes of it that the leader and the process that workers come from need; at most a quarter counts.
     """
 
     memory: int | None = None
     seconds: float | None = None
+    reserve: int = 0
 
     @property
     def total(self) -> int:
         """Bytes for all workers together."""
-        return self.memory if self.memory is not None else int(machine_memory() * _SHARE)
+        memory = self.memory if self.memory is not None else int(machine.memory() * _SHARE)
+        return memory - min(self.reserve, memory // 4)
+
+    def crew(self, jobs: int, paths: Sequence[Path]) -> int:
+        """How many workers to start for the frames at `paths`.
+
+        Parameters
+        ----------
+        jobs : int
+            So many as memory allows. 0: as many as there are processors, if each gets what the largest frame
+            needs by the size of its file.
+        """
+        most = machine.available() if jobs == 0 else jobs
+        each = _PER_PROCESS
+        if jobs == 0:
+            each = max(each, _BASE + _PER_BYTE * largest(paths))
+        return max(1, min(most, len(paths), self.total // each))
 
     def limit(self, path: Path, sharers: int) -> Limit:
         """What one of `sharers` workers may take for the frame at `path`."""
@@ -114,9 +126,18 @@ class Budget:
             size = 0
         memory = self.total // sharers
         if self.memory is None:
-            memory = min(memory, _MEMORY + _MEMORY_PER_BYTE * size)
+            memory = min(memory, MEMORY + _MEMORY_PER_BYTE * size)
         seconds = self.seconds if self.seconds is not None else _SECONDS + _SECONDS_PER_BYTE * size
         return Limit(memory, seconds, size + memory)
+
+
+def largest(paths: Sequence[Path]) -> int:
+    """Bytes of the largest of some files, of many files that of a sample; 0 where none can be seen."""
+    found = [0]
+    for path in paths[:: -(-len(paths) // _LOOKED_AT) or 1]:
+        with contextlib.suppress(OSError):  # the worker meets the same error and names it
+            found.append(path.stat().st_size)
+    return max(found)
 
 
 def warm() -> None:
@@ -152,9 +173,10 @@ def run(
     """
     jobs = max(1, min(jobs, len(items)))
     team = _Team(function, jobs, budget)
-    todo, due = deque(enumerate(items)), 0
+    following, due, ahead = 0, 0, 0
     results: dict[int, Any] = {}
     starved: set[int] = set()
+    hungry = 0
     try:
         while due < len(items):
             if due in results:
@@ -165,8 +187,13 @@ def run(
                 team.close()
                 team = _Team(function, 1, budget)  # alone, with all the memory
                 team.give(due, items[due])
-            while todo and team.has_room and todo[0][0] < due + 2 * jobs and due not in starved:
-                team.give(*todo.popleft())
+            while team.has_room and following < min(len(items), due + AHEAD * jobs) and due not in starved:
+                team.give(following, items[following])
+                following += 1
+            while ahead < min(len(items), following + jobs):
+                if ahead >= following:
+                    _read_ahead(items[ahead][0])
+                ahead += 1
             for number, answer in team.answers():
                 if answer.starved and team.size > 1:
                     starved.add(number)
@@ -175,6 +202,8 @@ def run(
                 if number in starved:
                     starved.discard(number)
                     team.close()
+                    hungry += 1
+                    jobs = max(1, jobs // 2) if hungry > 1 else jobs
                     team = _Team(function, jobs, budget)
     finally:
         team.close()
@@ -206,8 +235,37 @@ def run_here(
     return answer
 
 
+def _read_ahead(path: Path) -> None:
+    """Ask the system to read a file into its cache, while the workers do others."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):  # the worker meets the same error and names it
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe may stand there
+            try:
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(handle)
+
+
+def run_beside(function: Callable[..., Any], item: tuple[Any, ...], limit: Limit) -> Answer:
+    """Call ``function(*item)`` in a worker process that belongs to the calling thread and stays for its next call.
+
+    For the threads of another scheduler's workers (`cluster`).
+    """
+    team = getattr(_mine, "team", None)
+    if team is None:
+        team = _mine.team = _Team(function, 1, Budget())
+    team.function = function
+    team.give(0, item, limit)
+    while True:
+        for _, answer in team.answers():
+            return answer
+
+
+_mine = threading.local()
+
+
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
     """What came back for an item: its result, or why there is none and whether more memory might help."""
 
     result: Any = None
@@ -243,10 +301,10 @@ class _Team:
     def has_room(self) -> bool:
         return len(self.busy) < self.size
 
-    def give(self, number: int, item: tuple[Any, ...]) -> None:
-        """Hand an item to a free worker."""
+    def give(self, number: int, item: tuple[Any, ...], limit: Limit | None = None) -> None:
+        """Hand an item to a free worker; its limit is a share of the budget where none is given."""
         worker = next((w for w in self.workers if w.number is None), None) or self._hire()
-        worker.number, worker.limit = number, self.budget.limit(item[0], self.size)
+        worker.number, worker.limit = number, limit or self.budget.limit(item[0], self.size)
         worker.until = time.monotonic() + _PATIENCE * worker.limit.seconds
         with contextlib.suppress(OSError):  # it has died meanwhile: `answers` finds that
             worker.pipe.send((self.function, item, worker.limit))
@@ -256,6 +314,9 @@ class _Team:
         import multiprocessing
 
         warm()
+        current = multiprocessing.current_process()
+        if current.daemon:  # Dask's workers are, and daemons may start no process: ours die with their pipe anyway
+            current.daemon = False
         context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
         mine, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,), daemon=True)
@@ -265,7 +326,7 @@ class _Team:
         self.workers.append(worker)
         return worker
 
-    def answers(self) -> Iterator[tuple[int, _Answer]]:
+    def answers(self) -> Iterator[tuple[int, Answer]]:
         """Wait until a busy worker answers, dies or has had its time."""
         from multiprocessing.connection import wait
 
@@ -282,13 +343,13 @@ class _Team:
             try:
                 if late:
                     raise EOFError
-                answer: _Answer = worker.pipe.recv()
+                answer: Answer = worker.pipe.recv()
             except Exception:  # cut short in mid-answer, it can be any
                 answer = self._bury(worker, late)
             worker.number = None
             yield number, answer
 
-    def _bury(self, worker: _Worker, late: bool) -> _Answer:
+    def _bury(self, worker: _Worker, late: bool) -> Answer:
         """What a dead worker died of."""
         worker.process.kill()
         worker.process.join()
@@ -297,11 +358,11 @@ class _Team:
         code, limit = worker.process.exitcode or 0, worker.limit
         if late or code == -getattr(signal, "SIGXCPU", 0):
             clock = f"{_PATIENCE * limit.seconds:.0f} s by the clock" if late else f"{limit.seconds:.0f} s of CPU time"
-            return _Answer(lost=f"took more than {clock}; if you trust the file, allow more with --max-time")
+            return Answer(lost=f"took more than {clock}; if you trust the file, allow more with --max-time")
         if code == -signal.SIGKILL:
-            return _Answer(lost=_too_big(limit), starved=True)
+            return Answer(lost=_too_big(limit), starved=True)
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return _Answer(
+        return Answer(
             lost=f"its decoder crashed ({name}); the file is damaged, or needs more memory than --max-memory allows",
             starved=True,
         )
@@ -333,13 +394,13 @@ def _serve(pipe: Connection) -> None:
             return
         _confine(limit)
         try:
-            answer = _Answer(function(*item))
+            answer = Answer(function(*item))
         except MemoryError:
-            answer = _Answer(lost=_too_big(limit), starved=True)
+            answer = Answer(lost=_too_big(limit), starved=True)
         try:
             pipe.send(answer)
         except MemoryError:
-            pipe.send(_Answer(lost=_too_big(limit), starved=True))
+            pipe.send(Answer(lost=_too_big(limit), starved=True))
         except OSError:  # the leader has gone
             return
         del answer

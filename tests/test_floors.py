@@ -14,7 +14,7 @@ FLOORS = {
         "tables", "repair", "score", "simulate", "background", "suspects", "tally", "kinds", "starlight", "shapes",
         "darkcurrent", "darks", "choosing", "checking"},
     2: {"safe", "fitsheader", "files", "maps", "nets"},
-    3: {"jobs", "workers", "strategy"},
+    3: {"jobs", "workers", "strategy", "machine", "cluster"},
     4: {"cli", "report", "plots", "__main__", "api"},
 }  # fmt: skip
 KEEPERS = {
@@ -27,6 +27,8 @@ KEEPERS = {
     },
     "h5py": {"maps/foreign/nexus.py"},
     "onnxruntime": {"nets/sessions.py"},
+    "dask": {"cluster.py"},
+    "distributed": {"cluster.py"},
     "platformdirs": {"cli/options.py"},
 }  # fmt: skip
 
@@ -98,7 +100,7 @@ def test_nothing_prints_or_reads_the_environment_below_the_faces():
 def test_help_loads_no_heavy_library():
     code = (
         "import sys; from fixpix_cli.cli import app; "
-        "heavy = ('numpy', 'astropy', 'rawpy', 'tifffile', 'onnxruntime', 'rich.console'); "
+        "heavy = ('numpy', 'astropy', 'rawpy', 'tifffile', 'onnxruntime', 'rich.console', 'distributed'); "
         "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

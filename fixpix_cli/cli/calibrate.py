@@ -31,6 +31,8 @@ def command(
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
     max_time: o.MaxTime = None,
+    device: o.Device = "cpu",
+    cluster: o.Cluster = None,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -54,8 +56,9 @@ def command(
     if kind not in KINDS:
         raise UsageError(f"--kind {kind}: use {', '.join(KINDS)}")
     settings = o.common(
-        cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time, planes=planes, hdu=hdu
-    )
+        cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time,
+        planes=planes, hdu=hdu, device=device, cluster=cluster,
+    )  # fmt: skip
     fed = work.Calibrated()
     report = Report("suspected", as_json, quiet, verbose)
     report.follow(
@@ -67,6 +70,7 @@ def command(
             kind=None if kind == "auto" else kind,
             recurse=recurse,
             result=fed,
+            begun=report.expect,
         )
     )
     lines = [

@@ -54,6 +54,8 @@ def command(
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
     max_time: o.MaxTime = None,
+    device: o.Device = "cpu",
+    cluster: o.Cluster = None,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -84,12 +86,13 @@ def command(
     if dng not in DNGS:
         raise UsageError(f"--dng {dng}: use {', '.join(DNGS)}")
     settings = o.common(
-        cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time, planes=planes, hdu=hdu
-    )
+        cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time,
+        planes=planes, hdu=hdu, device=device, cluster=cluster,
+    )  # fmt: skip
     folder = None if in_place else out or Path("repaired")
     how = work.Repair(auto, tuple(map_files or ()), folder, method, fill, overwrite, resume, provenance, dq, dng)
     settings = o.confident(settings, confidence)
     report = Report("repaired", as_json, quiet, verbose)
-    report.follow(work.correct(paths, settings, how, store=o.store_folder(store), recurse=recurse))
+    report.follow(work.correct(paths, settings, how, store=o.store_folder(store), recurse=recurse, begun=report.expect))
     report.close()
     raise typer.Exit(report.exit_code)

@@ -30,6 +30,8 @@ def command(
     jobs: o.Jobs = 0,
     max_memory: o.MaxMemory = None,
     max_time: o.MaxTime = None,
+    device: o.Device = "cpu",
+    cluster: o.Cluster = None,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -50,10 +52,15 @@ def command(
     from ..report import Report
 
     settings = o.common(
-        cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time, planes=planes, hdu=hdu
-    )
+        cfa, black, white, camera, threshold, max_false, jobs, dry_run, max_memory, max_time,
+        planes=planes, hdu=hdu, device=device, cluster=cluster,
+    )  # fmt: skip
     settings = o.confident(settings, confidence)
     report = Report("flagged", as_json, quiet, verbose)
-    report.follow(work.detect(paths, settings, out=out, map_file=map_file, probability=probability, recurse=recurse))
+    report.follow(
+        work.detect(
+            paths, settings, out=out, map_file=map_file, probability=probability, recurse=recurse, begun=report.expect
+        )
+    )
     report.close()
     raise typer.Exit(report.exit_code)

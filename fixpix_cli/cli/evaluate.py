@@ -21,6 +21,10 @@ def command(
     white: o.White = None,
     planes: o.Planes = False,
     hdu: o.Hdu = None,
+    jobs: o.Jobs = 0,
+    max_memory: o.MaxMemory = None,
+    max_time: o.MaxTime = None,
+    cluster: o.Cluster = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -38,7 +42,9 @@ def command(
 
     if (masks is None) == (clean is None or repaired is None) or (masks and (clean or repaired)):
         raise UsageError("give --masks, or --clean and --repaired")
-    settings = o.common(cfa, black, white, None, None, None, 1, False, planes=planes, hdu=hdu)
+    settings = o.common(
+        cfa, black, white, None, None, None, jobs, False, max_memory, max_time, planes=planes, hdu=hdu, cluster=cluster
+    )
     sums = work.Scores()
     report = Report("in the truth", as_json, quiet=True)
     outcomes = list(

@@ -56,7 +56,15 @@ def command(
     report = Report("damaged", as_json, quiet, verbose)
     report.follow(
         work.inject_frames(
-            paths, settings, spec, out=out, where=where, per_frame=per_frame, overwrite=overwrite, recurse=recurse
+            paths,
+            settings,
+            spec,
+            out=out,
+            where=where,
+            per_frame=per_frame,
+            overwrite=overwrite,
+            recurse=recurse,
+            begun=report.expect,
         )
     )
     report.close()

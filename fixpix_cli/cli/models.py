@@ -27,6 +27,21 @@ def list_(as_json: o.Json = False) -> None:
 
 
 @app.command()
+def devices(as_json: o.Json = False) -> None:
+    """List what nets can run on (--device), and why the others cannot be used.
+
+    \b
+    Example:
+      fixpix models devices
+    """
+    from ..jobs.working import devices as tried
+
+    for name, why in tried():
+        facts = {"device": name, "usable": not why, "error": why or None}
+        typer.echo(json.dumps(facts) if as_json else f"{name}: {why or 'usable'}")
+
+
+@app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A shipped model's name, or an .onnx file.")],
     as_json: o.Json = False,

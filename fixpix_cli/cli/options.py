@@ -18,7 +18,28 @@ Paths = Annotated[
     list[str], typer.Argument(metavar="PATHS...", help="Frames: files, directories, globs.", show_default=False)
 ]
 Recurse = Annotated[bool, typer.Option("-r", "--recurse", help="Go into subdirectories.")]
-Jobs = Annotated[int, typer.Option("-j", "--jobs", min=0, help="Processes; 0: as the machine has.", show_default=True)]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "-j",
+        "--jobs",
+        min=0,
+        help="Processes; 0: one per processor (of the control group's), as memory allows.",
+        show_default=True,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(help="What the nets run on: cpu, cuda, openvino, coreml, directml, or auto, the first usable one."),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Dask scheduler: tcp://HOST:PORT, a scheduler file .json, or local:N for N processes here.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout, nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Repeat every note for every frame.")]
@@ -89,6 +110,8 @@ def common(
     max_time: float | None = None,
     planes: bool = False,
     hdu: str | None = None,
+    device: str = "cpu",
+    cluster: str | None = None,
 ) -> Common:
     """The library's settings from the options.
 
@@ -100,7 +123,7 @@ def common(
     from ..cfa import Cfa
     from ..jobs import Common
     from ..mosaic import Assume
-    from ..workers import PER_PROCESS, Budget, available
+    from ..workers import Budget
 
     if threshold is not None and max_false is not None:
         raise UsageError("give --threshold or --max-false, not both")
@@ -115,10 +138,8 @@ def common(
     memory = size(max_memory) if max_memory is not None else None
     if memory is not None and memory < _LEAST_MEMORY:
         raise UsageError(f"--max-memory {max_memory}: fixpix needs {_LEAST_MEMORY // 1_000_000}M at least")
-    budget = Budget(memory, max_time)
-    workers = max(1, min(jobs or available(), budget.total // PER_PROCESS))
     assume = Assume(Cfa.parse(cfa) if cfa else None, levels, white, camera, planes, _numbers(hdu))
-    return Common(assume, threshold, max_false, workers, dry_run, budget)
+    return Common(assume, threshold, max_false, jobs, dry_run, Budget(memory, max_time), device=device, cluster=cluster)
 
 
 def confident(settings: Common, confidence: float | None) -> Common:

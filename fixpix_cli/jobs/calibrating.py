@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .. import checking, files, maps, safe, workers
+from .. import files, maps, safe, workers
 from ..errors import FixpixError, StoreError, UnusableError, UsageError
 from ..evidence import Bin, Counted, Evidence, Tally
 from ..maps.parts import flipped
@@ -15,9 +15,12 @@ from ..mosaic import Frame, Identity, digest
 from .frames import assumed, load, methods_of, moment_name, threshold_of, told_by
 from .inputs import Source, find
 from .outcomes import DONE, FAILED, PLANNED, SKIPPED, Common, Outcome, attempt, lost
+from .working import Begun, Place, place_of
 
-#: Frames whose evidence `calibrate` holds before it writes the map.
-_FLUSH = 16
+#: Frames whose evidence `calibrate` holds before it writes the map, and suspects of theirs (100 bytes and more each).
+_FLUSH, _SUSPECTS = 16, 1_000_000
+#: Bytes that reading and writing a map takes, for each byte of a frame's file (24 MP of 16 bits: 200 MB).
+_PER_BYTE = 5
 
 
 @dataclass
@@ -36,6 +39,7 @@ def calibrate(
     kind: str | None = None,
     recurse: bool = False,
     result: Calibrated | None = None,
+    begun: Begun | None = None,
 ) -> Iterator[Outcome]:
     """Add frames to their cameras' maps in the store, or to one map file.
 
@@ -49,27 +53,41 @@ def calibrate(
     def target_of(identity: Identity) -> Path:
         return map_file or folder.path_of(identity)
 
-    if map_file is not None:
-        _one_camera(sources, common, map_file)
-    if not common.dry_run:
-        _usable_store(map_file.absolute().parent if map_file is not None else store)
-    pending: dict[tuple[Path, str], list[tuple[Outcome, Evidence, Any]]] = {}  # by map and the frames' row order
-    items = [(s.path, common, kind, map_file, store) for s in sources]
-    count = 0
-    for outcome, evidence, identity in workers.run(
-        _calibrate_one, items, common.jobs, common.budget, lambda item, why: (lost(item, why), None, None)
-    ):
-        if evidence is None:
-            if outcome.status == SKIPPED and outcome.map is not None and outcome.map not in result.maps:
-                result.maps[outcome.map] = maps.read_map(outcome.map)
-            yield outcome
-            continue
-        pending.setdefault((target_of(identity[0]), identity[1]), []).append((outcome, evidence, identity))
-        count += 1
-        if count >= _FLUSH:
-            yield from _flush(pending, common, result)
-            count = 0
-    yield from _flush(pending, common, result)
+    inputs = [s.path for s in sources]
+    home = map_file.absolute().parent if map_file is not None else store
+    reserve = _PER_BYTE * workers.largest(inputs)
+    with place_of(common, inputs, reads=[home] * home.is_dir(), reserve=reserve, begun=begun) as place:
+        if map_file is not None:
+            _one_camera(sources, common, map_file, place)
+        if not common.dry_run:
+            _usable_store(home)
+        pending: dict[tuple[Path, str], list[tuple[Outcome, Any, _Facts]]] = {}  # by map and the frames' row order
+        items = [(s.path, common, kind, map_file, store) for s in sources]
+        count = suspects = 0
+        for outcome, evidence, facts in place.evidence(
+            _calibrate_one, items, lambda item, why: (lost(item, why), None, None)
+        ):
+            if evidence is None:
+                if outcome.status == SKIPPED and outcome.map is not None and outcome.map not in result.maps:
+                    result.maps[outcome.map] = maps.read_map(outcome.map)
+                yield outcome
+                continue
+            pending.setdefault((target_of(facts.identity), facts.row_order), []).append((outcome, evidence, facts))
+            count, suspects = count + 1, suspects + facts.suspects
+            if count >= _FLUSH or suspects >= _SUSPECTS:
+                yield from _flush(pending, common, result, place)
+                count = suspects = 0
+        yield from _flush(pending, common, result, place)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What `calibrate` must know of a frame beside its evidence; suspects: entries of its tallies."""
+
+    identity: Identity
+    row_order: str
+    keys: Any
+    suspects: int
 
 
 def _usable_store(folder: Path) -> None:
@@ -81,14 +99,14 @@ def _usable_store(folder: Path) -> None:
         ) from error
 
 
-def _one_camera(sources: Sequence[Source], common: Common, map_file: Path) -> None:
+def _one_camera(sources: Sequence[Source], common: Common, map_file: Path, place: Place) -> None:
     """Refuse frames of two cameras into one file, before any work."""
     cameras: dict[str, tuple[Path, Identity]] = {}
     if map_file.exists():
         identity = maps.read_map(map_file).identity
         cameras[maps.key_of(identity)] = (map_file, identity)
     items = [(s.path, common) for s in sources]
-    told = workers.run(_identity_one, items, common.jobs, common.budget, lambda item, why: None)
+    told = place.each(_identity_one, items, lambda item, why: None)
     for source, identity in zip(sources, told, strict=True):
         if identity is None:
             continue  # reported as this frame's failure when its turn comes
@@ -132,7 +150,8 @@ def _calibrate_one(
                 *notes,
                 f"{frame.moments - len(evidence.frames)} of its {frame.moments} moments were counted before",
             )
-        carried.append((evidence, (frame.identity, frame.row_order, frame.keys)))
+        suspects = sum(len(tally.entries) for tally in evidence.tallies.values())
+        carried.append((evidence, _Facts(frame.identity, frame.row_order, frame.keys, suspects)))
         defects = sum(int(t.chosen(threshold_of(common)).sum()) for t in evidence.tallies.values())
         rate = defects * frame.moments / frame.pixels
         return Outcome(path, target, DONE, None, defects, rate, method, target, notes=notes)
@@ -174,26 +193,26 @@ def _digests(path: Path) -> frozenset[str]:
 _digest_cache: dict[Any, frozenset[str]] = {}
 
 
-def _compared(target: Path, row_order: str, waiting: list[Any]) -> list[Any]:
+def _compared(target: Path, row_order: str, waiting: list[Any], place: Place) -> list[Any]:
     """What is pending for a map, compared with each other and with what it holds."""
     known = Evidence()
     if target.exists():
         camera = maps.read_map(target)
         opposite = row_order and camera.row_order and row_order != camera.row_order
         known = flipped(camera.evidence) if opposite else camera.evidence
-    checked = checking.check(known, [evidence for _, evidence, _ in waiting])
+    checked = place.compared(known, [evidence for _, evidence, _ in waiting])
     return [
-        (replace(outcome, notes=(*outcome.notes, *found.notes)), found.evidence, facts)
-        for (outcome, _, facts), found in zip(waiting, checked, strict=True)
+        (replace(outcome, notes=(*outcome.notes, *notes)), evidence, facts)
+        for (outcome, _, facts), (notes, evidence) in zip(waiting, checked, strict=True)
     ]
 
 
-def _flush(pending: dict[Any, list[Any]], common: Common, result: Calibrated) -> Iterator[Outcome]:
+def _flush(pending: dict[Any, list[Any]], common: Common, result: Calibrated, place: Place) -> Iterator[Outcome]:
     """Write what is pending into the maps; frames that another process counted meanwhile are skipped."""
     for (target, row_order), waiting in list(pending.items()):
         del pending[target, row_order]
         try:
-            yield from _flush_one(target, row_order, waiting, common, result)
+            yield from _flush_one(target, row_order, waiting, common, result, place)
         except StoreError as error:  # the other cameras' maps may be whole
             for outcome, _, _ in waiting:
                 yield replace(
@@ -203,25 +222,28 @@ def _flush(pending: dict[Any, list[Any]], common: Common, result: Calibrated) ->
 
 
 def _flush_one(
-    target: Path, row_order: str, waiting: list[Any], common: Common, result: Calibrated
+    target: Path, row_order: str, waiting: list[Any], common: Common, result: Calibrated, place: Place
 ) -> Iterator[Outcome]:
-    identity, _, keys = waiting[0][2]
-    waiting = _compared(target, row_order, waiting)
-    parts: list[Evidence] = []
+    facts: _Facts = waiting[0][2]
+    waiting = _compared(target, row_order, waiting, place)
+    parts: list[Any] = []
     taken: set[str] = set()
     for _, evidence, _ in waiting:
-        if not evidence.frames.keys() & taken:
+        if taken.isdisjoint(evidence.frames):
             parts.append(evidence)
-            taken |= evidence.frames.keys()
-    settings = {"row_order": row_order, "threshold": threshold_of(common), "keys": keys}
-    misfits: list[Evidence] = []
+            taken.update(evidence.frames)
+    settings = {"row_order": row_order, "threshold": threshold_of(common), "keys": facts.keys}
+    misfits: list[Any] = []
     try:
-        camera, known = maps.add(target, identity, parts, **settings)
+        camera, known = maps.add(target, facts.identity, place.together(parts), **settings)
+        apart = bool(known) and place.sums  # a sum that holds one known frame is left out as a whole
     except ValueError:  # a further image of one of them has another size: add them one by one
+        apart = True
+    if apart:
         known = set()
         for part in parts:
             try:
-                camera, again = maps.add(target, identity, [part], **settings)
+                camera, again = maps.add(target, facts.identity, [place.fetched(part)], **settings)
                 known |= again
             except ValueError:
                 misfits.append(part)
@@ -234,8 +256,8 @@ def _flush_one(
         if any(evidence is part for part in misfits):
             error = f"{outcome.path}: its images have other sizes than those that {target} counted; give another --map"
             outcome = replace(outcome, output=None, status=FAILED, error=error, defects=0, rate=0.0, exit_code=1)
-        elif evidence.frames.keys() & known or not any(evidence is part for part in parts):
-            whole = evidence.frames.keys() <= camera.evidence.frames.keys()
+        elif not known.isdisjoint(evidence.frames) or not any(evidence is part for part in parts):
+            whole = all(digest in camera.evidence.frames for digest in evidence.frames)
             why = "already counted" if whole else "some of its moments came in meanwhile; run it again for the rest"
             outcome = replace(outcome, status=SKIPPED, output=None, defects=0, rate=0.0, method=why)
         yield replace(outcome, notes=(*outcome.notes, *notes))

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import __version__, files, maps, safe, strategy, workers
-from ..defects import DefectMap
 from ..errors import FixpixError, FrameError, RefusedError, UsageError
 from ..mosaic import Bool, Edit, Frame, Lazy
 from .frames import assumed, load, methods_of, per_key, threshold_of
 from .inputs import find, plan
 from .known import Marks, bad_pixels
-from .looking import Looked, camera_key, look
+from .looking import REMEMBERED, Looked, Packed, camera_key, look
 from .outcomes import DONE, PLANNED, SKIPPED, Common, Outcome, attempt, lost
 from .repairing import NETS, Repair, net_of, repair_plane
+from .working import Begun, place_of
 
 
 def correct(
-    paths: Sequence[str | Path], common: Common, how: Repair, *, store: Path, recurse: bool = False
+    paths: Sequence[str | Path],
+    common: Common,
+    how: Repair,
+    *,
+    store: Path,
+    recurse: bool = False,
+    begun: Begun | None = None,
 ) -> Iterator[Outcome]:
     """Repair frames: bad = the maps given, else the store's map of the camera; with `auto` also what each shows.
 
@@ -36,6 +43,8 @@ def correct(
             raise UsageError(f"{given}: no such map, mask or folder")
     if how.method not in strategy.METHODS:
         raise UsageError(f"unknown method {how.method!r}: use {', '.join(strategy.METHODS)}")
+    if how.out is None and common.cluster is not None:
+        raise UsageError("--in-place does not go with --cluster, which may do a frame twice; use --out")
     if how.out is None:
         targets = [s.path for s in sources]
     else:
@@ -48,19 +57,27 @@ def correct(
     if how.method in NETS:
         net_of(how.method)  # a missing or damaged model stops the run before any frame
     remembered: dict[Path, Any] = {}
-    weak: dict[str, list[DefectMap]] = {}
-    if how.auto and len(sources) > 1 and not common.dry_run:
-        remembered, weak = look(sources, common)
-    threads = max(1, common.jobs // len(sources))
+    weak: dict[str, list[Packed]] = {}
+    passes = how.auto and len(sources) > 1 and not common.dry_run
+    beside = list(how.maps) or [store] * store.is_dir()
+    writes = [how.out] if how.out is not None and not common.dry_run else []
     common = common.shared(len(sources))
-    items = [
-        (s.path, t, common, how, store, remembered.get(s.path), weak.get(camera_key(remembered.get(s.path))), threads)
-        for s, t in zip(sources, targets, strict=True)
-    ]
-    if len(items) == 1 and _is_plain(sources[0].path, how):
-        yield workers.run_here(_correct_one, items[0], common.budget, lost)
-    else:
-        yield from workers.run(_correct_one, items, common.jobs, common.budget, lost)
+    # A cluster does a frame again when its worker dies: then what is there is the frame's own output.
+    again = replace(how, overwrite=True) if common.cluster is not None else how
+    new = [not t.exists() for t in targets]
+    with place_of(common, [s.path for s in sources], writes, beside, REMEMBERED * passes, begun) as place:
+        if passes:
+            remembered, weak = look(sources, common, place)
+        items = [
+            (s.path, t, common, again if n else how, store, seen, weak.get(camera_key(seen)), common.threads)
+            for s, t, n in zip(sources, targets, new, strict=True)
+            for seen in [remembered.get(s.path)]
+        ]
+        here = common.cluster is None and common.device == "cpu"
+        if here and len(items) == 1 and _is_plain(sources[0].path, how):
+            yield workers.run_here(_correct_one, items[0], common.budget, lost)
+        else:
+            yield from place.each(_correct_one, items, lost)
 
 
 def _is_plain(path: Path, how: Repair) -> bool:
@@ -75,7 +92,7 @@ def _correct_one(
     how: Repair,
     store: Path,
     looked: Looked | None,
-    weak: list[DefectMap] | None,
+    weak: list[Packed] | None,
     threads: int = 1,
 ) -> Outcome:
     def work() -> Outcome:

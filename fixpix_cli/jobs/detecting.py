@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .. import files, maps, safe, workers
+from .. import files, maps, safe
 from ..defects import DefectMap
 from ..errors import UsageError
 from ..evidence import Tally
@@ -14,6 +14,7 @@ from .frames import assumed, detected, load, methods_of, per_key, threshold_of
 from .inputs import find, plan
 from .known import _fit, listed_in
 from .outcomes import DONE, PLANNED, Common, Outcome, attempt, lost
+from .working import Begun, place_of
 
 
 def detect(
@@ -25,6 +26,7 @@ def detect(
     probability: bool = False,
     overwrite: bool = True,
     recurse: bool = False,
+    begun: Begun | None = None,
 ) -> Iterator[Outcome]:
     """Write a mask per frame: its own bad pixels, and those of a map where one is given."""
     sources = find(paths, recurse=recurse, exclude=[out])
@@ -34,8 +36,10 @@ def detect(
     if not common.dry_run:
         safe.ensure_folder(out)
     common = common.shared(len(sources))
-    items = [(s.path, t, common, map_file, probability, overwrite) for s, t in zip(sources, targets, strict=True)]
-    yield from workers.run(_detect_one, items, common.jobs, common.budget, lost)
+    given = [map_file] if map_file is not None else []
+    with place_of(common, [s.path for s in sources], [] if common.dry_run else [out], given, begun=begun) as place:
+        items = [(s.path, t, common, map_file, probability, overwrite) for s, t in zip(sources, targets, strict=True)]
+        yield from place.each(_detect_one, items, lost)
 
 
 def _detect_one(

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import files, maps, workers
+from .. import files, maps
 from ..defects import DefectMap
 from ..errors import FrameError, UsageError
 from ..score import Correction, Detection, correction, detection
 from .inputs import natural
 from .outcomes import DONE, Common, Outcome, attempt, lost
+from .working import place_of
 
 
 @dataclass
@@ -44,18 +45,18 @@ def evaluate(
     if not truths:
         raise UsageError(f"{truth}: holds no *.truth.fits; make some with `fixpix inject`")
     pairs = [(index, folder) for folder in (clean, repaired) if folder is not None for index in [_by_stem(folder)]]
-    items = [
-        (path, stem, common, masks, ignore, tuple((index.get(stem), folder) for index, folder in pairs))
-        for stem, path in truths.items()
-    ]
-    for outcome, score in workers.run(
-        _evaluate_one, items, common.jobs, common.budget, lambda item, why: (lost(item, why), None)
-    ):
-        if isinstance(score, Detection):
-            result.detection += score
-        elif isinstance(score, Correction):
-            result.correction += score
-        yield outcome
+    others = [folder for folder in (masks, clean, repaired, ignore) if folder is not None]
+    with place_of(common, list(truths.values()), reads=others) as place:
+        items = [
+            (path, stem, common, masks, ignore, tuple((index.get(stem), folder) for index, folder in pairs))
+            for stem, path in truths.items()
+        ]
+        for outcome, score in place.each(_evaluate_one, items, lambda item, why: (lost(item, why), None)):
+            if isinstance(score, Detection):
+                result.detection += score
+            elif isinstance(score, Correction):
+                result.correction += score
+            yield outcome
 
 
 def _evaluate_one(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import files, maps, safe, workers
+from .. import files, maps, safe
 from ..defects import DefectMap
 from ..errors import FrameError, UsageError
 from ..inject import Injection, inject
@@ -17,6 +17,7 @@ from ..mosaic import Edit, Lazy
 from .frames import assumed, load, moment_name, per_key
 from .inputs import find, plan
 from .outcomes import DONE, PLANNED, Common, Outcome, attempt, lost
+from .working import Begun, place_of
 
 
 def inject_frames(
@@ -29,6 +30,7 @@ def inject_frames(
     per_frame: bool = False,
     overwrite: bool = False,
     recurse: bool = False,
+    begun: Begun | None = None,
 ) -> Iterator[Outcome]:
     """Write damaged copies and their truths."""
     sources = find(paths, recurse=recurse, exclude=[out])
@@ -38,8 +40,9 @@ def inject_frames(
         raise UsageError(f"{where}: no such map")
     if not common.dry_run:
         safe.ensure_folder(out)
-    items = [(s.path, t, common, spec, where, per_frame, overwrite) for s, t in zip(sources, targets, strict=True)]
-    yield from workers.run(_inject_one, items, common.jobs, common.budget, lost)
+    with place_of(common, [s.path for s in sources], [out], begun=begun) as place:
+        items = [(s.path, t, common, spec, where, per_frame, overwrite) for s, t in zip(sources, targets, strict=True)]
+        yield from place.each(_inject_one, items, lost)
 
 
 def _inject_one(

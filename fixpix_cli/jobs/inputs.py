@@ -14,7 +14,7 @@ from .. import files
 from ..errors import UsageError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One input: its path, and its place below the directory argument it came from."""
 
@@ -43,6 +43,7 @@ def find(paths: Sequence[str | Path], *, recurse: bool = False, exclude: Sequenc
     """
     found: dict[Path, Source] = {}
     left_out: list[Path] = []
+    places: dict[Path, Path] = {}  # one object for all frames of a folder: there may be very many
     barred = [folder.resolve() for folder in exclude]
 
     def take(path: Path, below: Path) -> None:
@@ -50,7 +51,7 @@ def find(paths: Sequence[str | Path], *, recurse: bool = False, exclude: Sequenc
         if any(real.is_relative_to(folder) for folder in barred):
             left_out.append(path)
         else:
-            found.setdefault(real, Source(path, below))
+            found.setdefault(real, Source(path, places.setdefault(below, below)))
 
     for text in map(str, paths):
         path = Path(text)

@@ -15,8 +15,8 @@ from ..defects import DefectMap
 from ..errors import FrameError, NoMapError
 from ..mosaic import Array, Bool, Frame, Lazy, Mosaic
 from ..repair import repairable
-from .frames import tallies_of, threshold_of
-from .looking import Looked, bad_of, spare
+from .frames import tallies_of
+from .looking import Looked, Packed, bad_of, single, spare
 from .outcomes import Common
 from .repairing import Repair
 
@@ -51,7 +51,7 @@ def bad_pixels(
     how: Repair,
     store: Path,
     looked: Looked | None,
-    weak: list[DefectMap] | None,
+    weak: list[Packed] | None,
     marks: dict[int, Marks],
 ) -> tuple[Sequence[Bool], Path | None, list[str]]:
     """Which pixels are bad in each plane of each moment, from which map, with warnings.
@@ -69,24 +69,28 @@ def bad_pixels(
             where = f"the store has no map of {frame.identity.camera}" + "".join(f", {why}" for why in near[:2])
         raise NoMapError(f"{frame.source}: {where}; run `fixpix calibrate` on its darks, give --map, or use --auto")
     if how.auto and frame.moments > 1 and looked is None:
-        looked = Looked.of(frame)
-        weak = looked.weak(common)
-    if how.auto and weak is not None:
-        known.append([bad_of(plane) for plane in weak] * frame.moments)
+        looked = Looked.of(frame, common)
+        together = looked.weak(common)
+    else:
+        together = [packed.view() for packed in weak] if how.auto and weak is not None else None
+    if together is not None:
+        known.append([bad_of(plane) for plane in together] * frame.moments)
     if frame.prior is not None and (how.auto or not how.maps):
         listed, said = listed_in(frame)
         known.append([listed])
         notes.append(said)
-    tallies = looked.tallies if looked is not None and looked.complete else ()
+    shown = looked.flags if looked is not None else ()
 
     def bad(number: int) -> Bool:
         mosaic = frame.mosaics[number]
         found = np.zeros(mosaic.shape, bool)
         views = [planes[number] for planes in known]
         if how.auto:
-            tally = tallies[number] if tallies else tallies_of([mosaic], frame.conditions, common.threads)[0]
-            single = tally.view(threshold_of(common), common.max_false, common.precision)
-            views.append(single if weak is None else spare(single, weak[number % len(weak)]))
+            if shown:
+                alone = shown[number].view()
+            else:
+                alone = single(tallies_of([mosaic], frame.conditions, common.threads)[0], common)
+            views.append(alone if together is None else spare(alone, together[number % len(together)]))
         for view in views:
             found |= repairable(mosaic, view.bad)
         if how.dq:

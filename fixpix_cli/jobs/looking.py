@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from .. import maps, workers
+from .. import maps
 from ..defects import DefectMap
 from ..errors import FixpixError
 from ..evidence import Tally
@@ -16,49 +17,86 @@ from ..mosaic import Frame
 from .frames import load, tallies_of, threshold_of
 from .inputs import Source
 from .outcomes import Common
+from .working import Place
 
 #: Marks, in memory alone, what is no defect: JWST's OUTLIER without DO_NOT_USE.
 LIGHT = 1 << 4
-#: Suspects per frame that the first pass of `correct --auto` remembers for the second.
-_REMEMBERED = 500_000
+#: Bytes of flags that the first pass of `correct --auto` keeps for the second, of all frames together. What
+#: does not fit is found again: that takes time, and memory stays as it is.
+REMEMBERED = 64_000_000
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The flags of one plane in little room, some bytes for each flagged pixel."""
+
+    shape: tuple[int, int]
+    data: bytes
+
+    @classmethod
+    def of(cls, flags: DefectMap) -> Packed:
+        places = np.flatnonzero(flags.dq)
+        steps = np.diff(places, prepend=0).astype("<u4")
+        bits = flags.dq.reshape(-1)[places].astype("<i4")
+        return cls((flags.dq.shape[0], flags.dq.shape[1]), zlib.compress(steps.tobytes() + bits.tobytes(), 1))
+
+    def view(self) -> DefectMap:
+        """All pixels' flags."""
+        raw = zlib.decompress(self.data)
+        half = len(raw) // 2
+        whole = DefectMap.empty(self.shape)
+        places = np.cumsum(np.frombuffer(raw[:half], "<u4"), dtype=np.int64)
+        whole.dq.reshape(-1)[places] = np.frombuffer(raw[half:], "<i4")
+        return whole
 
 
 @dataclass(frozen=True, eq=False)
 class Looked:
     """What the first pass of ``correct --auto`` keeps of a frame.
 
-    tallies: of every plane of every moment, or () where they are too many to remember; sums: over the moments.
+    flags: of every plane of every moment, or () where they are too many to remember; sums: over the moments.
     """
 
     key: str
-    tallies: tuple[Tally, ...]
-    complete: bool
+    flags: tuple[Packed, ...]
     sums: tuple[Tally, ...] = ()
 
     @classmethod
-    def of(cls, frame: Frame) -> Looked:
+    def of(cls, frame: Frame, common: Common) -> Looked:
         """Look at a frame, moment by moment."""
         sums: list[Tally] = []
-        each: list[Tally] = []
-        remembered, complete = 0, True
+        each: list[Packed] = []
+        size, complete = 0, True
         for number in range(frame.moments):
-            told = tallies_of(frame.moment(number), frame.conditions)
+            told = tallies_of(frame.moment(number), frame.conditions, common.threads)
             sums = [a + b for a, b in zip(sums, told, strict=True)] if sums else told
-            remembered += sum(len(t.entries) for t in told)
-            complete = remembered <= _REMEMBERED
-            each = [*each, *told] if complete else []
-        return cls(maps.key_of(frame.identity), tuple(each), complete, tuple(sums))
+            if complete:
+                views = [Packed.of(single(tally, common)) for tally in told]
+                size += sum(len(view.data) for view in views)
+                complete = size <= REMEMBERED
+                each = [*each, *views] if complete else []
+        return cls(maps.key_of(frame.identity), tuple(each), tuple(sums))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the flags."""
+        return sum(len(view.data) for view in self.flags)
 
     def weak(self, common: Common) -> list[DefectMap] | None:
         """The pixels that at least three moments together find bad; None where there are fewer."""
         return agreed(self.sums, common)
 
 
+def single(tally: Tally, common: Common) -> DefectMap:
+    """What one frame finds bad."""
+    return tally.view(threshold_of(common), common.max_false, common.precision)
+
+
 def agreed(sums: Sequence[Tally], common: Common) -> list[DefectMap] | None:
     """The pixels that some frames together find bad, and with `LIGHT` alone those that they show to be light."""
     if sums[0].frames < 3:
         return None
-    views = [tally.view(threshold_of(common), common.max_false, common.precision) for tally in sums]
+    views = [single(tally, common) for tally in sums]
     for tally, view in zip(sums, views, strict=True):
         view.dq[tally.light(threshold_of(common), common.max_false, common.precision)] = LIGHT
     return views
@@ -69,25 +107,26 @@ def bad_of(together: DefectMap) -> DefectMap:
     return DefectMap(np.where(together.bad, together.dq, np.int32(0)))
 
 
-def spare(single: DefectMap, together: DefectMap) -> DefectMap:
+def spare(alone: DefectMap, together: DefectMap) -> DefectMap:
     """What one frame finds bad, without what is light to the frames together."""
-    return DefectMap(np.where(together.dq == LIGHT, np.int32(0), single.dq))
+    return DefectMap(np.where(together.dq == LIGHT, np.int32(0), alone.dq))
 
 
 def camera_key(looked: Looked | None) -> str:
     return looked.key if looked else ""
 
 
-def look(sources: Sequence[Source], common: Common) -> tuple[dict[Path, Looked], dict[str, list[DefectMap]]]:
+def look(sources: Sequence[Source], common: Common, place: Place) -> tuple[dict[Path, Looked], dict[str, list[Packed]]]:
     """The first pass: what every frame shows, and the pixels that a camera's frames together find bad.
 
     At least three frames of one camera must agree; moving scenes are taken for
     granted no further than the mean probability goes.
     """
     remembered: dict[Path, Looked] = {}
+    room = REMEMBERED
     sums: dict[str, list[Tally]] = {}
     items = [(s.path, common) for s in sources]
-    found = workers.run(_look_one, items, common.jobs, common.budget, lambda item, why: None)
+    found = place.each(_look_one, items, lambda item, why: None)
     for source, looked in zip(sources, found, strict=True):
         if looked is None:
             continue
@@ -95,13 +134,19 @@ def look(sources: Sequence[Source], common: Common) -> tuple[dict[Path, Looked],
             sums[looked.key] = [a + b for a, b in zip(sums[looked.key], looked.sums, strict=True)]
         else:
             sums[looked.key] = list(looked.sums)
-        remembered[source.path] = replace(looked, sums=())
-    weak = {key: view for key, tallies in sums.items() if (view := agreed(tallies, common)) is not None}
+        looked = replace(looked, sums=(), flags=looked.flags if looked.size <= room else ())
+        room -= looked.size
+        remembered[source.path] = looked
+    weak = {
+        key: list(map(Packed.of, views))
+        for key, tallies in sums.items()
+        if (views := agreed(tallies, common)) is not None
+    }
     return remembered, weak
 
 
 def _look_one(path: Path, common: Common) -> Looked | None:
     try:
-        return Looked.of(load(path, common))
+        return Looked.of(load(path, common), common)
     except FixpixError:
         return None  # the second pass meets the same error and reports it

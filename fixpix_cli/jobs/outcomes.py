@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .. import workers
+from .. import machine, workers
 from ..errors import FixpixError
 from ..mosaic import Assume
 
@@ -49,7 +49,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Common:
-    """Settings that all verbs share. `threads`: of one frame, where there are fewer frames than workers."""
+    """Settings that all verbs share.
+
+    Parameters
+    ----------
+    jobs : int
+        Worker processes; 0: as the machine has.
+    threads : int
+        Of one frame, where there are fewer frames than workers.
+    device : a name of `nets.sessions.DEVICES`, or auto
+    cluster : address of a Dask scheduler, or None for this machine
+    """
 
     assume: Assume = field(default_factory=Assume)
     threshold: float | None = None
@@ -59,10 +69,13 @@ class Common:
     budget: workers.Budget = field(default_factory=workers.Budget)
     precision: float | None = None
     threads: int = 1
+    device: str = "cpu"
+    cluster: str | None = None
 
     def shared(self, frames: int) -> Common:
         """The same for so many frames: workers that would have none lend theirs as threads."""
-        return replace(self, threads=max(1, self.jobs // max(1, frames)))
+        workers = 1 if self.cluster is not None else self.jobs or machine.available()
+        return replace(self, threads=max(1, workers // max(1, frames)))
 
 
 def attempt(path: Path, work: Callable[[], Outcome]) -> Outcome:
