@@ -167,12 +167,13 @@ class Mosaic:
         """The plane with its rows in the opposite order."""
         height = self.shape[0]
         top, bottom = height - self.active.bottom, height - self.active.top
-        return replace(
-            self,
-            samples=self.samples[::-1],
-            cfa=self.cfa.flipped_rows(height),
-            black=tuple(self.black[(height - 1 - row) % len(self.black)] for row in range(len(self.black))),
-            active=Area(top, self.active.left, bottom, self.active.right),
+        return Mosaic(
+            self.samples[::-1],
+            self.cfa.flipped_rows(height),
+            tuple(self.black[(height - 1 - row) % len(self.black)] for row in range(len(self.black))),
+            self.white,
+            Area(top, self.active.left, bottom, self.active.right),
+            self.limit,
         )
 
     def light(self) -> Mosaic:
