@@ -22,12 +22,20 @@ BLOCK = 2880
 _MOST_BLOCKS, _MOST_HDUS = 400, 1000
 
 _CARD = re.compile(rb"(?=.{8}= )([A-Z0-9_-]{1,8}) *= (.*)", re.DOTALL)
-_STRING = re.compile(rb" *'((?:[^']|'')*)' *(?:/.*)?$", re.DOTALL)
-_OTHER = re.compile(rb" *([^ /'][^ /]*) *(?:/.*)?$", re.DOTALL)
+_STRING = re.compile(rb" *'((?:[^']|'')*)' *(?:/(.*))?$", re.DOTALL)
+_OTHER = re.compile(rb" *([^ /'][^ /]*) *(?:/(.*))?$", re.DOTALL)
 _INTEGER = re.compile(rb"[+-]?[0-9]{1,18}$")
 _REAL = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[ED][+-]?[0-9]{1,3})?$")
 #: Keywords whose cards hold no value, and those that make values out of several cards.
 _TEXTS, _LONG = (b"COMMENT ", b"HISTORY ", b"        "), (b"CONTINUE", b"HIERARCH")
+
+
+class Header(dict[str, Any]):
+    """The first value of every keyword, and in `comments` what stands behind it, where units may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.comments: dict[str, str] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +82,9 @@ def read(path: Path, *, tables: bool = False) -> list[Hdu] | None:
                 return found
 
 
-def _cards(stream: BinaryIO, place: int) -> tuple[dict[str, Any], int] | None:
+def _cards(stream: BinaryIO, place: int) -> tuple[Header, int] | None:
     """The values of a header's cards and where its data begin."""
-    header: dict[str, Any] = {}
+    header = Header()
     for number in range(_MOST_BLOCKS):
         stream.seek(place + number * BLOCK)
         block = stream.read(BLOCK)
@@ -93,31 +101,37 @@ def _cards(stream: BinaryIO, place: int) -> tuple[dict[str, Any], int] | None:
             match = None if card.startswith(_LONG) else _CARD.match(card)
             if match is None or b"\0" in card:
                 return None
-            value = _value(match[2])
+            value, comment = _value(match[2])
             if value is _ODD:
                 return None
-            header.setdefault(match[1].decode(), value)
+            key = match[1].decode()
+            header.setdefault(key, value)
+            header.comments.setdefault(key, comment)
     return None
 
 
 _ODD = object()
 
 
-def _value(text: bytes) -> Any:
-    """A string, bool, int, float; `_ODD` where it is none of them."""
+def _value(text: bytes) -> tuple[Any, str]:
+    """A string, bool, int or float, `_ODD` where it is none of them; and the comment."""
     if match := _STRING.match(text):
-        return match[1].decode().replace("''", "'").rstrip()
+        return match[1].decode().replace("''", "'").rstrip(), _comment(match)
     match = _OTHER.match(text)
     if match is None:
-        return _ODD
-    word = match[1]
+        return _ODD, ""
+    word, comment = match[1], _comment(match)
     if word in (b"T", b"F"):
-        return word == b"T"
+        return word == b"T", comment
     if _INTEGER.match(word):
-        return int(word)
+        return int(word), comment
     if _REAL.match(word):
-        return float(word.replace(b"D", b"E"))
-    return _ODD
+        return float(word.replace(b"D", b"E")), comment
+    return _ODD, ""
+
+
+def _comment(match: re.Match[bytes]) -> str:
+    return (match[2] or b"").decode().strip()
 
 
 def _span(header: Mapping[str, Any], *, first: bool) -> int | None:

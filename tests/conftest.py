@@ -26,7 +26,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def data():
-    """The folder of the measuring data."""
+    """The folder of the measuring data; without it the test is skipped."""
+    if DATA is None:
+        pytest.skip("FIXPIX_DATA is not set")
     return DATA
 
 
