@@ -250,6 +250,16 @@ def _spare_stars(seen: Levels, ratios: Float32, rate: float) -> None:
         ratios[r[star], c[star]] = _LEAST
 
 
+def below_surroundings(seen: Levels, suspects: Bool) -> Bool:
+    """(H, W) bool: the suspects that are darker than the median of the 16 nearest pixels of their colour."""
+    out, good = np.zeros(suspects.shape, bool), np.isfinite(seen.samples)
+    rows, cols = np.nonzero(suspects)
+    for position, index in by_position(Mosaic(seen.samples, seen.cfa), rows, cols):
+        r, c = rows[index], cols[index]
+        out[r, c] = seen.samples[r, c] < _surroundings(seen, good, r, c, position)
+    return out
+
+
 def _surroundings(seen: Levels, good: Bool, rows: Array, cols: Array, position: Offset) -> Array:
     """(N,) medians of the 16 nearest same-colour pixels, DN above the floor."""
     offsets = np.array(seen.cfa.nearest(*position, 16))

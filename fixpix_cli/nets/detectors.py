@@ -165,6 +165,8 @@ def shipped_dense() -> UnetDetector:
 #: Of crowds: rows and columns of a block; the least suspects in 3 x 3 blocks, and the greatest probability that so
 #: many stand there by chance; blocks around them that belong to the crowd. Chosen on the validation cameras.
 _CROWDS = ((2, 3, 1e-3, 2), (4, 4, 1e-4, 3))
+#: The least share of a crowd that is darker than its surroundings.
+_DARK_SHARE = 0.2
 #: With more missing samples than this share the nets, which have never seen gaps, are not asked.
 GAPS = 0.02
 #: Exposure in s from which a frame's own weak hot pixels are what its owner wants repaired.
@@ -217,7 +219,7 @@ def detect(
     rate = rate_of(first, clear=-np.inf)
     if rate >= net.serving("dense_rate"):
         return _looked_again(mosaic, light, first, rate, dense or shipped_dense(), threads)
-    closer = _looked_closer(light, first, rate, dense, threads)
+    closer = _looked_closer(light, seen.levels, first, rate, dense, threads)
     rate, cautious = rate_of(seen.rules), exposure is None or exposure < LONG
     for rules, alone in zip(blocks(seen.rules), blocks(first), strict=True):
         both = together(rules, alone, net.serving("agreement"))
@@ -236,7 +238,7 @@ def detect(
 
 
 def _looked_closer(
-    light: Mosaic, first: Float32, rate: float, dense: UnetDetector | None, threads: int
+    light: Mosaic, levels: classical.Levels, first: Float32, rate: float, dense: UnetDetector | None, threads: int
 ) -> Float32 | None:
     """What two more looks say, on average, where suspects stand close together; NaN elsewhere, None if nowhere.
 
@@ -244,7 +246,8 @@ def _looked_closer(
     """
     ratios, out = first, None
     for _ in range(2):
-        crowded = crowds(~trusted_of(ratios, rate) & np.isfinite(ratios), rate)
+        suspects = ~trusted_of(ratios, rate) & np.isfinite(ratios)
+        crowded = crowds(suspects, classical.below_surroundings(levels, suspects), rate)
         if not crowded.any():
             return None
         looked = (dense or shipped_dense()).ratios_of(second.Second.of(light, ratios, rate), crowded, threads)
@@ -254,14 +257,18 @@ def _looked_closer(
     return out
 
 
-def crowds(suspects: Bool, rate: float) -> Bool:
+def crowds(suspects: Bool, below: Bool, rate: float) -> Bool:
     """Where suspects stand so close together that they hide each other: clusters and lines, and what is near them.
 
-    In squares of 6 x 6 and of 12 x 12 pixels (of 3 x 3 blocks), more of them than the frame's rate explains.
+    In squares of 6 x 6 and of 12 x 12 pixels (of 3 x 3 blocks), more of them than the frame's rate explains. Some
+    must be too dark: what is only too bright may be a star or its bleeding, and a second look that forgets its core
+    takes it apart (of fields of stars 1.5 pixels wide it took 30 to 60 pixels a frame).
 
     Parameters
     ----------
     suspects : (H, W) bool array
+    below : (H, W) bool array
+        Those of them that are darker than their surroundings.
     rate : float
         The frame's damage rate.
 
@@ -271,12 +278,18 @@ def crowds(suspects: Bool, rate: float) -> Bool:
     """
     (height, width), found = suspects.shape, np.zeros(suspects.shape, bool)
     for side, least, chance, reach in _CROWDS:
-        padded = np.pad(suspects, [(0, -n % side) for n in suspects.shape])
-        squares = padded.reshape(padded.shape[0] // side, side, -1, side).sum(axis=(1, 3), dtype=np.int32)
-        crowded = _spread(squares, 1, np.add) >= max(least, _beyond_chance(9 * side * side * rate, chance))
+        count, dark = (_spread(_counted(a, side), 1, np.add) for a in (suspects, below))
+        crowded = count >= max(least, _beyond_chance(9 * side * side * rate, chance))
+        crowded &= dark >= np.maximum(1, _DARK_SHARE * count)
         wide = _spread(crowded, reach, np.logical_or)
         found |= wide.repeat(side, axis=0).repeat(side, axis=1)[:height, :width]
     return found
+
+
+def _counted(marked: Bool, side: int) -> Array:
+    """How many pixels of each block of side x side are marked."""
+    padded = np.pad(marked, [(0, -n % side) for n in marked.shape])
+    return padded.reshape(padded.shape[0] // side, side, -1, side).sum(axis=(1, 3), dtype=np.int32)
 
 
 def _beyond_chance(mean: float, chance: float) -> int:

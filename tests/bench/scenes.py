@@ -159,7 +159,8 @@ def isolated(shots: Sequence[Shot]) -> Bool:
 
     The median over the frames of a pixel's excess over its 8 neighbours of one colour passes over what the moving sky
     brings; it must exceed 5 sigma of one frame, and ten times that of the second least of the direct neighbours, which
-    share a star's light. Mono only.
+    share a star's light. An outermost row or column that stands off from the next one ten times as far as rows and
+    columns do elsewhere is one whole defect. Mono only.
     """
     around = [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if r or c]
     excesses = []
@@ -169,7 +170,13 @@ def isolated(shots: Sequence[Shot]) -> Bool:
     staying = np.median(excesses, axis=0)
     sigma = 1.4826 * np.median(np.abs(np.array(excesses) - staying))
     beside = np.sort([_moved(staying, *offset) for offset in around if 0 in offset], axis=0)[1]
-    return (staying > 5 * sigma) & (beside < 0.1 * staying)
+    found = (staying > 5 * sigma) & (beside < 0.1 * staying)
+    middle = np.median([shot.mosaic.samples for shot in shots], axis=0)
+    for axis, turned in ((1, found), (0, found.T)):
+        steps = np.abs(np.diff(np.median(middle, axis=axis)))
+        for edge in (0, -1):
+            turned[edge] |= steps[edge] > 10 * np.median(steps)
+    return found
 
 
 def _moved(image: Array, row: int, col: int) -> Array:

@@ -18,6 +18,7 @@ from fixpix_cli.nets.cards import Card
 from fixpix_cli.nets.detectors import UnetDetector, crowds, detect, together
 from fixpix_cli.nets.sessions import Session
 from fixpix_cli.normalise import features
+from fixpix_cli.simulate import Sensor, stars
 
 
 class Known:
@@ -142,18 +143,27 @@ def test_clusters_and_lines_are_found(pattern):
 def test_a_crowd_is_more_suspects_than_chance_puts_side_by_side():
     suspects = np.zeros((200, 240), bool)
     suspects[::20, ::20] = True  # one in four hundred, each alone
-    assert not crowds(suspects, 0.0025).any()
+    assert not crowds(suspects, suspects, 0.0025).any()
     suspects[100:104, 100:104] = True
-    crowded = crowds(suspects, 0.0025)
+    crowded = crowds(suspects, suspects, 0.0025)
     assert crowded[96:108, 96:108].all() and crowded.mean() < 0.03
     suspects[:, 31] = True
-    assert crowds(suspects, 0.0025)[:, 28:35].all()
+    assert crowds(suspects, suspects, 0.0025)[:, 28:35].all()
+    assert not crowds(suspects, np.zeros_like(suspects), 0.0025).any()
 
 
 @pytest.mark.parametrize("rate", [0.0001, 0.01, 0.1])
 def test_scattered_suspects_are_no_crowd(rate):
     suspects = np.random.default_rng(1).random((600, 700)) < rate
-    assert crowds(suspects, rate).mean() < 0.02
+    assert crowds(suspects, suspects, rate).mean() < 0.02
+
+
+@pytest.mark.parametrize("cfa", [MONO, RGGB], ids=lambda cfa: cfa.name)
+def test_no_star_is_taken_for_a_cluster(cfa):
+    sensor = Sensor(shape=(240, 320), cfa=cfa, seed=5, defects=0.0)
+    sky = stars((240, 320), 6, 120, 1.5)
+    flagged = detect(sensor.expose(sky, 60.0), exposure=60.0).probability > 0.3
+    assert np.count_nonzero(flagged) <= 8  # of 120 stars sharper than optics make them
 
 
 def test_only_wanted_tiles_are_judged():
