@@ -106,7 +106,8 @@ def text(results: dict[str, Any], short: bool) -> str:
             out.append(
                 f"Real night (MicroObservatory, {night['frames']} frames, the field drifts by {night['drift']:.0f} "
                 f"pixels or more from frame to frame): {night['flagged']} pixels become defects; {night['staying']} of "
-                "them stand alone, on the same pixel, in the median of all frames, and are hot pixels of its camera; "
+                "them stay on their pixels in the median of all frames (hot pixels that stand alone, the first row and "
+                "the first column) and are its camera's; "
                 f"{night['flagged'] - night['staying']} may be stars."
             )
     if "darks" in results:
