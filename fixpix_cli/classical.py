@@ -26,14 +26,14 @@ otherwise hide its hot pixels below 30 % of the bias.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from . import background
-from .cfa import Cfa, Offset
+from .cfa import Offset
+from .levels import Levels, levels
 from .mosaic import Array, Bool, Float32, Mosaic
-from .noise import NoiseModel
 from .planes import Band, band_of, ranked, spans
 from .repair import by_position, masked_median
 from .tables import RULE_TABLES
@@ -117,97 +117,6 @@ def ratios_of(seen: Levels, kind: str | None = None, threads: int = 1) -> Float3
         noise = {p: float(seen.sigma(np.zeros(1, np.float32), p)[0]) for p in seen.cfa.positions}
         np.maximum(ratios, background.evidence(seen.samples, seen.cfa, noise), out=ratios, where=np.isfinite(ratios))
     return ratios
-
-
-@dataclass(frozen=True, eq=False)
-class Levels:
-    """A plane's samples above its floor, and what the noise needs to know of them.
-
-    Parameters
-    ----------
-    samples : (H, W) float32 array, DN above `floor`
-    floor : dict of tile position to float, DN above black
-        0, or the frame's own floor where that is higher.
-    middle : dict of tile position to float, DN above the floor
-        Median of the colour; at least the noise at the floor, so above 0.
-    cfa : Cfa
-    noise : NoiseModel
-    """
-
-    samples: Float32
-    floor: dict[Offset, float]
-    middle: dict[Offset, float]
-    cfa: Cfa
-    noise: NoiseModel
-
-    def sigma(self, values: Array, position: Offset) -> Float32:
-        """Noise in DN at values of a tile position. The noise counts from black, not from the floor."""
-        noise, sigma = self.noise, values + self.floor[position]
-        np.maximum(sigma, 0, out=sigma)
-        sigma *= noise.gain
-        sigma += noise.offset
-        np.maximum(sigma, noise.floor, out=sigma)
-        return np.sqrt(sigma, out=sigma).astype(np.float32, copy=False)
-
-
-#: Least noise of integer samples, DN. Where the noise is less than a step, most samples are alike and each that is one
-#: off stands out of all its neighbours: with the 0.29 DN of rounding alone a fifth of a quiet frame's pixels were bad.
-STEP_SIGMA = 0.6
-
-
-def levels(light: Mosaic, without: Bool | None = None) -> Levels:
-    """The samples above the black level or the frame's floor; floats are scaled, see `_comparable`.
-
-    Parameters
-    ----------
-    light : Mosaic
-    without : (H, W) bool array, optional
-        Pixels that floor, middle and noise are not taken from.
-    """
-    light, counted = _comparable(light), light.is_integer
-    samples = light.samples.astype(np.float32) - light.black_frame()
-    known = samples
-    if without is not None:
-        known = np.where(without, np.float32(np.nan), samples)
-        light = light.with_samples(np.where(without, np.nan, light.samples))
-    pr, pc = light.cfa.period
-    pools: dict[str, list[Array]] = {colour: [] for colour in light.cfa.colours}
-    for r, c in light.cfa.positions:
-        plane = known[r::pr, c::pc]
-        sparse = plane[:: max(1, plane.shape[0] // 256), :: max(1, plane.shape[1] // 256)]
-        pools[light.cfa.colour(r, c)].append(sparse[np.isfinite(sparse)])
-    noise = NoiseModel.of(light)
-    if counted:
-        noise = replace(noise, floor=max(noise.floor, STEP_SIGMA**2))
-    least = float(noise.sigma(np.zeros(1))[0])
-    # One floor per colour: neighbours at other tile positions must stay comparable.
-    lowest, median = {}, {}
-    for colour, parts in pools.items():
-        low, half = np.quantile(np.concatenate([*parts, [0.0] * (not any(map(len, parts)))]), (0.005, 0.5))
-        lowest[colour] = max(0.0, float(low))
-        median[colour] = max(float(half) - lowest[colour], least)
-    floor, middle = (
-        {p: by_colour[light.cfa.colour(*p)] for p in light.cfa.positions} for by_colour in (lowest, median)
-    )
-    for r, c in light.cfa.positions:
-        samples[r::pr, c::pc] -= floor[r, c]
-    return Levels(samples, floor, middle, light.cfa, noise)
-
-
-def _comparable(light: Mosaic) -> Mosaic:
-    """Floats as numbers whose squares single precision can hold; what is not finite becomes NaN.
-
-    Radiances of 1e-30 or 1e30 occur. A power of two changes no ratio.
-    """
-    if light.is_integer:
-        return light
-    samples = np.where(np.isfinite(light.samples), light.samples, np.nan).astype(np.float64)
-    known = np.abs(samples[np.isfinite(samples)][::7])
-    size = float(np.quantile(known, 0.99)) if known.size else 0.0
-    factor = 2.0 ** (12 - np.floor(np.log2(size))) if size > 0 else 1.0
-    black = tuple(tuple(b * factor for b in row) for row in light.black)
-    scaled = np.clip(samples * factor, -1e12, 1e12).astype(np.float32)
-    return Mosaic(scaled, light.cfa, black, light.white * factor)
 
 
 #: Kinds of frames without an image in them.

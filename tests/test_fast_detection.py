@@ -8,6 +8,7 @@ from conftest import scene
 from fixpix_cli import classical
 from fixpix_cli.cfa import BAYER, MONO, QUAD_RGGB, XTRANS
 from fixpix_cli.inject import Injection, inject
+from fixpix_cli.levels import levels
 from fixpix_cli.mosaic import Mosaic
 from fixpix_cli.nets import detectors
 from fixpix_cli.normalise import features, second
@@ -30,7 +31,7 @@ def damaged(cfa, shape, rate, gaps=0.0):
 @pytest.mark.parametrize("gaps", [0.0, 0.05])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (9, 14), (333, 471)], ids=str)
 def test_rules_equal_the_plain_ones_at_every_stage(cfa, gaps, shape):
-    seen = classical.levels(damaged(cfa, shape, 0.02, gaps).light())
+    seen = levels(damaged(cfa, shape, 0.02, gaps).light())
     ratios = classical._ratios(seen, "extreme")
     assert np.array_equal(ratios, plain.ratios(seen, "extreme"))
     for stage in ("light", "third", "trimmed", "second"):

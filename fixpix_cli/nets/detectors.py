@@ -22,6 +22,7 @@ from .. import classical
 from ..cfa import Cfa
 from ..classical import STARLESS, Detection, detection_of, rate_of, trusted_of
 from ..errors import FrameError, ModelError
+from ..levels import Levels
 from ..mosaic import Array, Bool, Float32, Mosaic
 from ..normalise import features, second
 from ..tiles import blocks, each
@@ -238,7 +239,7 @@ def detect(
 
 
 def _looked_closer(
-    light: Mosaic, levels: classical.Levels, first: Float32, rate: float, dense: UnetDetector | None, threads: int
+    light: Mosaic, levels: Levels, first: Float32, rate: float, dense: UnetDetector | None, threads: int
 ) -> Float32 | None:
     """What two more looks say, on average, where suspects stand close together; NaN elsewhere, None if nowhere.
 

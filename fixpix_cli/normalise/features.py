@@ -8,7 +8,7 @@ Per pixel p, with its eight nearest neighbours of its own tile position (Bayer: 
     below   asinh((least - p) / 2 sigma) / 2
     rules   the log-likelihood ratio of `classical.ratios_of` / 8, -1.5 to 1.5
 
-in DN above black or the frame's own floor (`classical.levels`), sigma being the frame's noise at the trimmed mean.
+in DN above black or the frame's own floor (`levels.levels`), sigma being the frame's noise at the trimmed mean.
 So nothing depends on one camera's black, white, gain or bit depth. A Bayer frame is moved to the phase RGGB by
 mirroring its edge: one net serves all four phases.
 
@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from ..cfa import Cfa, Offset
-from ..classical import Levels, levels, ratios_of
+from ..classical import ratios_of
+from ..levels import Levels, levels
 from ..mosaic import Array, Float32, Mosaic
 from ..planes import gathered, same_phase
 
@@ -42,7 +43,7 @@ class Seen:
 
     Parameters
     ----------
-    levels : classical.Levels
+    levels : Levels
     rules : (H, W) float32 array
         Log-likelihood ratios of the rules; -inf where the sample is NaN.
     phase : (int, int)

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..classical import Levels, levels, trusted_of
+from ..classical import trusted_of
+from ..levels import Levels, levels
 from ..mosaic import Bool, Float32, Mosaic
 from .features import CHUNK, Part, half_sigma, level_feature, pack, phase_of, ratio_feature, step_of
 
@@ -38,7 +39,7 @@ class Second:
 
     Parameters
     ----------
-    levels : classical.Levels
+    levels : Levels
         From the trusted pixels.
     first : (H, W) float32 array
         Log-likelihood ratios of the first look.

@@ -20,7 +20,7 @@ import numpy as np
 import rawpy
 import tifffile
 
-from fixpix_cli.cfa import BAYER, GRBG, MONO, RGGB, Cfa
+from fixpix_cli.cfa import BAYER, GRBG, MONO, QUAD_RGGB, RGGB, XTRANS, Cfa
 from fixpix_cli.inject import Injection, positions
 from fixpix_cli.mosaic import Area, Mosaic
 from fixpix_cli.normalise import windows
@@ -77,10 +77,18 @@ class Scene:
     clean: np.ndarray
 
 
-def unprocess(rgb: np.ndarray, rng: np.random.Generator) -> Scene:
+def drawn_cfa(rng: np.random.Generator, others: float = 0.0) -> Cfa:
+    """Mono or a Bayer phase; of the share `others`, X-Trans or (a quarter of them) Quad-Bayer in any phase."""
+    if others and rng.random() < others:
+        cfa = QUAD_RGGB if rng.random() < 0.25 else XTRANS
+        return cfa.shifted(int(rng.integers(6)), int(rng.integers(6)))
+    return MONO if rng.random() < 0.4 else BAYER[int(rng.integers(4))]
+
+
+def unprocess(rgb: np.ndarray, rng: np.random.Generator, others: float = 0.0) -> Scene:
     """A raw mosaic from an sRGB photograph.
 
-    Inverse sRGB curve, random blur, white balance, exposure and colour mixing; Bayer phase or mono;
+    Inverse sRGB curve, random blur, white balance, exposure and colour mixing; the CFA as `drawn_cfa` gives it;
     Poisson-Gaussian noise; sometimes a tone curve; 8 to 16 bits, black level, clipping.
 
     Parameters
@@ -96,7 +104,7 @@ def unprocess(rgb: np.ndarray, rng: np.random.Generator) -> Scene:
     light = light @ (mix / mix.sum(axis=1, keepdims=True)).T.astype(np.float32)
     light /= np.array([rng.uniform(1.0, 2.8), 1.0, rng.uniform(1.0, 2.6)], np.float32)
     light *= np.exp(rng.uniform(np.log(0.08), np.log(1.6)))
-    cfa = MONO if rng.random() < 0.4 else BAYER[int(rng.integers(4))]
+    cfa = drawn_cfa(rng, others)
     return _expose(_sampled(light, cfa, rng), cfa, rng)
 
 
@@ -109,9 +117,9 @@ def _blur(light: np.ndarray, side: float) -> np.ndarray:
 def _sampled(light: np.ndarray, cfa: Cfa, rng: np.random.Generator) -> np.ndarray:
     if cfa.is_mono:
         return light @ rng.dirichlet((1, 1, 1))
-    out = np.empty(light.shape[:2])
+    out, (down, across) = np.empty(light.shape[:2]), cfa.period
     for r, c in cfa.positions:
-        out[r::2, c::2] = light[r::2, c::2, "RGB".index(cfa.colour(r, c))]
+        out[r::down, c::across] = light[r::down, c::across, "RGB".index(cfa.colour(r, c))]
     return out
 
 
@@ -198,18 +206,20 @@ class Scenes:
         self.cameras = sorted(self.by_camera)
         self.photos = [data / row["file"] for row in table(data, "photos.csv", use)]
 
-    def draw(self, rng: np.random.Generator, side: int, photo_share: float) -> Scene:
+    def draw(self, rng: np.random.Generator, side: int, photo_share: float, others: float = 0.0) -> Scene:
         """A crop of at most side x side pixels that is not all one value.
 
         Parameters
         ----------
         photo_share : float
             Share of photographs turned into raw; the rest are camera frames.
+        others : float
+            Share of the photographs onto X-Trans and Quad-Bayer.
         """
         while True:
             if rng.random() < photo_share:
                 photo = imagecodecs.imread(self.photos[int(rng.integers(len(self.photos)))])
-                scene = unprocess(_part(photo[:, :, :3], side, rng), rng)
+                scene = unprocess(_part(photo[:, :, :3], side, rng), rng, others)
             else:
                 mine = self.by_camera[self.cameras[int(rng.integers(len(self.cameras)))]]
                 frame = mine[int(rng.integers(len(mine)))]
@@ -219,10 +229,10 @@ class Scenes:
                 return scene
 
 
-def made(side: int, rng: np.random.Generator) -> Scene:
-    """A simulated star field or dark frame of a sensor without defects."""
+def made(side: int, rng: np.random.Generator, others: float = 0.0) -> Scene:
+    """A simulated star field or dark frame of a sensor without defects; its CFA as `drawn_cfa` gives it."""
     shape = (side, side)
-    cfa = MONO if rng.random() < 0.4 else BAYER[int(rng.integers(4))]
+    cfa = drawn_cfa(rng, others)
     sensor = Sensor(
         shape=shape,
         cfa=cfa,

@@ -21,6 +21,7 @@ import tifffile
 from fixpix_cli import classical, files, score
 from fixpix_cli.cfa import RGGB
 from fixpix_cli.inject import Injection, inject
+from fixpix_cli.levels import levels
 from fixpix_cli.mosaic import Area, Mosaic
 
 _FAR = (3, 3.5, 4, 5, 6, 8, 11, 16, 24, 40)
@@ -61,7 +62,7 @@ def histograms(frames: list[Mosaic], stage: str) -> dict[str, np.ndarray]:
                 spec = Injection(rate, delta, kind, seed=1000 * number + round(rate * 1e5))
                 damage = inject(mosaic, spec, frame_key=f"{number} {delta}")
                 bad = damage.dq != 0
-                seen = classical.levels(mosaic.with_samples(damage.samples))
+                seen = levels(mosaic.with_samples(damage.samples))
                 others = None
                 path = classical.PATHS[rate >= classical.DENSE]
                 for earlier in path[: path.index(stage)] if stage in path else ():

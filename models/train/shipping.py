@@ -71,7 +71,12 @@ class Checkpoint:
         os.replace(part, self.path)
 
 
-def export(net: torch.nn.Module, inputs: dict[str, torch.Tensor], outputs: dict[str, tuple[Any, ...]]) -> Any:
+def export(
+    net: torch.nn.Module,
+    inputs: dict[str, torch.Tensor],
+    outputs: dict[str, tuple[Any, ...]],
+    shapes: dict[str, tuple[Any, ...]] | None = None,
+) -> Any:
     """The net as ONNX, by torch's own tracer.
 
     Parameters
@@ -80,11 +85,13 @@ def export(net: torch.nn.Module, inputs: dict[str, torch.Tensor], outputs: dict[
         In evaluation mode.
     inputs : name -> an example; its first dimension, and any of 16 or more in dimensions 2 and 3, may vary
     outputs : name -> shape, a text for each size that varies
+    shapes : the same of the inputs, where `shape_of` does not say it
     """
     import io
 
     axes = {k: {i: s for i, s in enumerate(shape) if isinstance(s, str)} for k, shape in outputs.items()}
-    axes |= {name: {i: s for i, s in enumerate(shape_of(t)) if isinstance(s, str)} for name, t in inputs.items()}
+    given = {name: shape_of(t) for name, t in inputs.items()} | (shapes or {})
+    axes |= {name: {i: s for i, s in enumerate(shape) if isinstance(s, str)} for name, shape in given.items()}
     file = io.BytesIO()
     torch.onnx.export(
         net,
