@@ -26,12 +26,12 @@ otherwise hide its hot pixels below 30 % of the bias.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from . import background
 from .cfa import Offset
+from .detection import Detection
 from .levels import Levels, levels
 from .mosaic import Array, Bool, Float32, Mosaic
 from .planes import Band, band_of, ranked, spans
@@ -58,25 +58,6 @@ PATHS = {False: ("light", "third"), True: ("trimmed", "second", "third", "third"
 LEAST_RATE, GREATEST_RATE = 1e-6, 0.95
 
 
-@dataclass(frozen=True, eq=False)
-class Detection:
-    """What a detector found in one plane.
-
-    Parameters
-    ----------
-    probability : (H, W) float32 array
-        That each pixel is bad; 0 in masked borders and where samples are NaN.
-    rate : float
-        The estimated share of bad pixels, which served as the prior.
-    method : str
-        What found them: ``rules``, ``unet`` or ``rules+unet``.
-    """
-
-    probability: Float32
-    rate: float
-    method: str = "rules"
-
-
 def detect(mosaic: Mosaic, kind: str | None = None, threads: int = 1) -> Detection:
     """Find bad pixels in one plane by its own samples alone.
 
@@ -94,11 +75,8 @@ def detect(mosaic: Mosaic, kind: str | None = None, threads: int = 1) -> Detecti
 def detection_of(mosaic: Mosaic, ratios: Float32, rate: float | None = None, method: str = "rules") -> Detection:
     """Log-likelihood ratios of the active area as probabilities, with the rate (default: theirs) as the prior."""
     rate = rate_of(ratios) if rate is None else rate
-    probability = probability_of(ratios, rate)
-    if probability.shape != mosaic.shape:
-        active, probability = probability, np.zeros(mosaic.shape, np.float32)
-        probability[mosaic.active.slices] = active
-    return Detection(probability, rate, method)
+    active = mosaic.active
+    return Detection.of(probability_of(ratios, rate), rate, method).shifted(mosaic.shape, active.top, active.left)
 
 
 def ratios_of(seen: Levels, kind: str | None = None, threads: int = 1) -> Float32:

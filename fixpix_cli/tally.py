@@ -37,13 +37,14 @@ import numpy as np
 
 from . import kinds, starlight
 from .defects import DefectMap
-from .mosaic import Array, Bool, Float32, Mosaic
+from .detection import Detection
+from .mosaic import Array, Bool, Mosaic
 from .suspects import FIELDS, measure, shows_picture, zeros
 
 #: Fixed point of a probability.
 ONE = 1 << 15
-#: The least probability that is kept, in fixed point (2**-5).
-LEAST = ONE >> 5
+#: The least probability that is kept: what rounds to 2**-5 in fixed point.
+_LEAST = ((ONE >> 5) - 0.5) / ONE
 #: Rather low: a calibrated probability of 0.3 costs a few good pixels and saves more bad ones.
 DEFAULT_THRESHOLD = 0.3
 #: Log-likelihood ratio of bad against good from which a frame supports a pixel; what it can add at most; and what a
@@ -102,33 +103,31 @@ class Tally:
         )
 
     @classmethod
-    def of(cls, mosaic: Mosaic, probability: Float32, rate: float | None = None) -> Tally:
+    def of(cls, mosaic: Mosaic, found: Detection) -> Tally:
         """What one frame says.
 
         Parameters
         ----------
         mosaic : Mosaic
-        probability : (H, W) float32 array
-            From a detector.
-        rate : float, optional
-            The damage rate that the probabilities have as their prior. Without it only the mean of the
-            probabilities is known of this frame, no log-odds.
+        found : Detection
+            Of that frame. Where it does not know its damage rate, only the mean of the probabilities is known of this
+            frame, no log-odds.
         """
-        flat = probability.reshape(-1)
-        fixed = np.rint(flat * ONE).astype(np.int32)
-        least = _sigmoid(SUPPORT + _logit(rate)) if rate else 1.0
-        pixels = np.flatnonzero((fixed >= LEAST) | (flat >= least))
+        rate = found.rate
+        support = _sigmoid(SUPPORT + _logit(rate)) if rate else 1.0
+        pixels, values = found.suspects(min(_LEAST, support))
         entries = zeros(len(pixels))
         if len(pixels):
-            entries["pixel"], entries["probability"] = pixels, fixed[pixels]
-            entries["hits"] = fixed[pixels] >= ONE // 2
+            fixed = np.rint(values * ONE).astype(np.int32)
+            entries["pixel"], entries["probability"] = pixels, fixed
+            entries["hits"] = fixed >= ONE // 2
             entries["suspected"] = 1
-            measure(entries, mosaic, beside=(rate or 0.0) < starlight.SPARSE)
+            measure(entries, mosaic, beside=rate < starlight.SPARSE)
             if rate:
-                ratio = _logit(np.clip(flat[pixels].astype(np.float64), 1e-12, 1 - 1e-12)) - _logit(rate)
+                ratio = _logit(np.clip(values.astype(np.float64), 1e-12, 1 - 1e-12)) - _logit(rate)
                 entries["supported"] = ratio >= SUPPORT
                 entries["support"] = np.rint(np.minimum(ratio, MOST) * _NAT) * entries["supported"]
-        return cls(mosaic.shape, 1, entries, round((rate or 0.0) * _RATE), int(shows_picture(mosaic)))
+        return cls(mosaic.shape, 1, entries, round(rate * _RATE), int(shows_picture(mosaic)))
 
     @property
     def mean(self) -> Array:

@@ -22,7 +22,7 @@ def evidence(conditions, sensor=SENSOR, kind="dark", scene=None, start=0):
         found = classical.detect(mosaic, kind)
         facts = Conditions(exposure, 100.0, temperature, None, kind)
         bin_ = Bin.of(facts)
-        tally = Tally.of(mosaic, found.probability, found.rate)
+        tally = Tally.of(mosaic, found)
         total = total + Evidence({(0, bin_): tally}, {f"{kind}{number}": Counted(f"{number}", "", bin_, facts)})
     return total
 

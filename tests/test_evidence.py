@@ -10,6 +10,7 @@ from conftest import scene
 
 from fixpix_cli import classical
 from fixpix_cli.defects import DQ
+from fixpix_cli.detection import Detection
 from fixpix_cli.evidence import DEFAULT_THRESHOLD, ONE, Bin, Counted, Evidence, Tally
 from fixpix_cli.mosaic import Conditions
 from fixpix_cli.simulate import Sensor
@@ -19,7 +20,7 @@ from fixpix_cli.suspects import FIELDS
 def random_tally(seed, shape=(40, 50)):
     rng = np.random.default_rng(seed)
     probability = np.where(rng.random(shape) < 0.1, rng.random(shape), 0).astype(np.float32)
-    return Tally.of(scene(shape=shape, seed=seed), probability, 0.01 * seed)
+    return Tally.of(scene(shape=shape, seed=seed), Detection.of(probability, 0.01 * seed))
 
 
 def test_any_split_and_order_gives_the_same_sum():
@@ -39,7 +40,9 @@ def test_random_splits_added_in_random_orders_are_the_whole(seed):
     parts = []
     for n in range(int(rng.integers(2, 9))):
         probability = np.where(rng.random(shape) < rng.uniform(0, 0.5), rng.random(shape), 0).astype(np.float32)
-        parts.append(Tally.of(scene(shape=shape, seed=n), probability, None if rng.random() < 0.2 else rng.random()))
+        parts.append(
+            Tally.of(scene(shape=shape, seed=n), Detection.of(probability, 0.0 if rng.random() < 0.2 else rng.random()))
+        )
     whole = functools.reduce(operator.add, parts)
     heap = list(parts)
     while len(heap) > 1:
@@ -56,7 +59,8 @@ def test_the_mean_is_that_of_the_probabilities_that_are_kept():
     rng = np.random.default_rng(0)
     images = [rng.random((10, 10)).astype(np.float32) for _ in range(7)]
     total = sum(
-        (Tally.of(scene(shape=(10, 10)), image) for image in images[1:]), Tally.of(scene(shape=(10, 10)), images[0])
+        (Tally.of(scene(shape=(10, 10)), Detection.of(image)) for image in images[1:]),
+        Tally.of(scene(shape=(10, 10)), Detection.of(images[0])),
     )
     mean = np.zeros(100)
     mean[total.entries["pixel"]] = total.mean
@@ -73,7 +77,7 @@ def sequence(frames, still, weak=0.02, shape=(100, 120), rate=1e-3):
         ratio = np.where(rng.random(shape) < weak, 2.5, -5.0)
         ratio[50, 60] = 3.0
         probability = (1 / (1 + np.exp(-(ratio + np.log(rate / (1 - rate)))))).astype(np.float32)
-        tally = Tally.of(scene(shape=shape, seed=n), probability, rate)
+        tally = Tally.of(scene(shape=shape, seed=n), Detection.of(probability, rate))
         total = tally if total is None else total + tally
     return total
 
@@ -112,7 +116,7 @@ def test_suspects_that_every_scene_brings_do_not_raise_the_prior():
         probability = np.zeros(shape, np.float32)
         probability.reshape(-1)[rng.choice(40_000, 200, replace=False)] = 0.8
         probability[60, 60] = 0.6
-        tally = Tally.of(scene(shape=shape, seed=n), probability, 0.005)
+        tally = Tally.of(scene(shape=shape, seed=n), Detection.of(probability, 0.005))
         total = tally if total is None else total + tally
     assert total.posterior[total.entries["pixel"] == 60 * 200 + 60][0] > 0.99
     assert np.count_nonzero(total.entries["supported"] == 2) > 10
@@ -129,7 +133,7 @@ def test_a_promise_of_false_positives_is_kept():
     probability = np.zeros((40, 50), np.float32)
     probability[0, :20] = 0.9
     probability[1, :20] = 0.5
-    tally = Tally.of(scene(shape=(40, 50)), probability)
+    tally = Tally.of(scene(shape=(40, 50)), Detection.of(probability))
     assert tally.chosen(max_false=0.95).sum() == 9
     assert tally.chosen(max_false=2.1).sum() == 20
     assert tally.chosen(max_false=0).sum() == 0
@@ -154,7 +158,7 @@ def test_types_of_simulated_defects():
     tallies = []
     for n in range(8):
         dark = sensor.expose(None, 60, 0, n)
-        tallies.append(Tally.of(dark, classical.detect(dark).probability))
+        tallies.append(Tally.of(dark, Detection.of(classical.detect(dark).probability)))
     total = tallies[0]
     for tally in tallies[1:]:
         total = total + tally

@@ -6,6 +6,7 @@ import pytest
 from fixpix_cli import classical, kinds
 from fixpix_cli.cfa import MONO
 from fixpix_cli.defects import DQ
+from fixpix_cli.detection import Detection
 from fixpix_cli.inject import SENSOR_TYPES, Injection, inject
 from fixpix_cli.mosaic import Mosaic
 from fixpix_cli.simulate import Sensor, landscape
@@ -19,7 +20,7 @@ def total_of(frames, kind=None):
     total = None
     for mosaic in frames:
         found = classical.detect(mosaic, kind)
-        tally = Tally.of(mosaic, found.probability, found.rate)
+        tally = Tally.of(mosaic, found)
         total = tally if total is None else total + tally
     return total
 
@@ -84,7 +85,7 @@ def entry_of(values, **settings):
     for mosaic in flat_frames(values, **settings):
         probability = np.zeros(mosaic.shape, np.float32)
         probability[5, 6] = 0.99
-        tally = Tally.of(mosaic, probability, 0.001)
+        tally = Tally.of(mosaic, Detection.of(probability, 0.001))
         total = tally if total is None else total + tally
     assert total.entries["pixel"].tolist() == [5 * 40 + 6]
     return total
@@ -103,7 +104,7 @@ def test_normalised_floats_have_the_levels_of_sixteen_bits():
     scaled = Mosaic((mosaic.samples / 65536).astype(np.float32), MONO, ((100 / 65536,),), 1.0)
     probability = np.zeros(mosaic.shape, np.float32)
     probability[5, 6] = 0.99
-    one, two = (kinds.level(Tally.of(m, probability, 0.001).entries)[0] for m in (mosaic, scaled))
+    one, two = (kinds.level(Tally.of(m, Detection.of(probability, 0.001)).entries)[0] for m in (mosaic, scaled))
     assert one == pytest.approx(two, abs=0.25)
 
 
@@ -113,7 +114,7 @@ def test_extremes_do_not_overflow():
     probability = np.zeros((20, 20), np.float32)
     probability[3, 3] = probability[9, 9] = 0.9
     with np.errstate(all="ignore"):
-        total = Tally.of(Mosaic(samples, MONO, white=1e31), probability, 0.01)
+        total = Tally.of(Mosaic(samples, MONO, white=1e31), Detection.of(probability, 0.01))
     for _ in range(18):
         total = total + total  # a quarter of a million frames
     assert (total.entries["level2"] > 0).all() and (total.entries["value2"] >= 0).all()

@@ -6,6 +6,7 @@ import pytest
 from fixpix_cli import starlight
 from fixpix_cli.cfa import MONO, RGGB
 from fixpix_cli.defects import DQ, DefectMap
+from fixpix_cli.detection import Detection
 from fixpix_cli.jobs import looking
 from fixpix_cli.jobs.outcomes import Common
 from fixpix_cli.mosaic import Mosaic
@@ -20,7 +21,7 @@ def together(frames):
     total = None
     for mosaic in frames:
         found = detect(mosaic, None, 30.0)
-        tally = Tally.of(mosaic, found.probability, found.rate)
+        tally = Tally.of(mosaic, found)
         total = tally if total is None else total + tally
     return total
 
@@ -46,7 +47,7 @@ def suspects(bright, shape=(100, 100), frames=4):
         for place, dn in bright.items():
             probability[place] = 0.9 if dn > 300 else 0
         mosaic = Mosaic(np.rint(samples).astype(np.uint16), MONO, ((400.0,),), 16383.0)
-        tally = Tally.of(mosaic, probability, 0.01)
+        tally = Tally.of(mosaic, Detection.of(probability, 0.01))
         total = tally if total is None else total + tally
     return total
 
@@ -91,7 +92,9 @@ def sky(shape=(120, 120), frames=5, calm=True):
         probability.reshape(-1)[hot] = 0.95
         probability[row + 2, 42] = 0.9
         tips.append((row + 2, 42))
-        tally = Tally.of(Mosaic(np.rint(samples).astype(np.uint16), MONO, ((400.0,),), 16383.0), probability, 0.01)
+        tally = Tally.of(
+            Mosaic(np.rint(samples).astype(np.uint16), MONO, ((400.0,),), 16383.0), Detection.of(probability, 0.01)
+        )
         total = tally if total is None else total + tally
     return total, tips
 

@@ -53,7 +53,7 @@ def _detect_one(
         for mosaic in frame.mosaics:
             found = detected(mosaic, frame.conditions, common.threads)
             methods.append(found.method)
-            tallies.append(Tally.of(mosaic, found.probability, found.rate))
+            tallies.append(Tally.of(mosaic, found))
             if probability:
                 images.append(found.probability)
         known: list[DefectMap] = []

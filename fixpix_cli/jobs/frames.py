@@ -15,7 +15,7 @@ from ..mosaic import Conditions, Frame, Mosaic
 from .outcomes import Common
 
 if TYPE_CHECKING:
-    from .. import classical
+    from ..detection import Detection
 
 
 def load(path: Path, common: Common) -> Frame:
@@ -57,12 +57,12 @@ def told_by(mosaics: Iterable[Mosaic], conditions: Conditions, threads: int = 1)
     tallies, methods = [], []
     for mosaic in mosaics:
         found = detected(mosaic, conditions, threads)
-        tallies.append(Tally.of(mosaic, found.probability, found.rate))
+        tallies.append(Tally.of(mosaic, found))
         methods.append(found.method)
     return tallies, methods_of(methods)
 
 
-def detected(mosaic: Mosaic, conditions: Conditions, threads: int = 1) -> classical.Detection:
+def detected(mosaic: Mosaic, conditions: Conditions, threads: int = 1) -> Detection:
     from ..nets.detectors import detect
 
     return detect(mosaic, conditions.kind, conditions.exposure, threads=threads)

@@ -20,7 +20,8 @@ import numpy as np
 
 from .. import classical
 from ..cfa import Cfa
-from ..classical import STARLESS, Detection, detection_of, rate_of, trusted_of
+from ..classical import STARLESS, detection_of, rate_of, trusted_of
+from ..detection import Detection
 from ..errors import FrameError, ModelError
 from ..levels import Levels
 from ..mosaic import Array, Bool, Float32, Mosaic
@@ -211,7 +212,7 @@ def detect(
     """
     light = mosaic.light()
     if nothing := _nothing_to_see(light):
-        return Detection(np.zeros(mosaic.shape, np.float32), classical.LEAST_RATE, nothing)
+        return Detection(mosaic.shape, classical.LEAST_RATE, nothing)
     net = net or shipped_unet()
     if kind in STARLESS or not net.supports(mosaic.cfa) or _gaps(light) > GAPS:
         return classical.detect(mosaic, kind, threads)

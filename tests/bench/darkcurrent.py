@@ -83,7 +83,7 @@ def evidence_of(name: str, mosaic: Mosaic, conditions: Conditions) -> Evidence:
     """What one dark says, as `calibrate` counts it."""
     found = classical.detect(mosaic, conditions.kind)
     bin_ = Bin.of(conditions)
-    tally = Tally.of(mosaic, found.probability, found.rate)
+    tally = Tally.of(mosaic, found)
     return Evidence({(0, bin_): tally}, {name: Counted(name, name, bin_, conditions)})
 
 

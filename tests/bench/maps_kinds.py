@@ -74,7 +74,7 @@ def measure(quick: bool) -> dict[str, Any]:
         lines: dict[str, list[float | None]] = {}
         for n, (mosaic, dq) in enumerate(shots(numbers[-1]), 1):
             found = detect(mosaic, kind, exposure)
-            tally = Tally.of(mosaic, found.probability, found.rate)
+            tally = Tally.of(mosaic, found)
             total, truth = tally if total is None else total + tally, truth | dq
             if n == min(_FRAMES, numbers[-1]):
                 matrices[name] = {"frames": n} | _matrix(total.view().dq, truth)
@@ -119,7 +119,7 @@ def planted_shapes(side: int) -> list[dict[str, str]]:
             damage = inject(mosaic, Injection(rate, 0.5, "fixed", pattern, seed=2), frame_key=str(n))
             damaged = mosaic.with_samples(damage.samples)
             detection = detect(damaged, "dark", 60.0)
-            tally = Tally.of(damaged, detection.probability, detection.rate)
+            tally = Tally.of(damaged, detection)
             total = tally if total is None else total + tally
             truth = damage.dq != 0 if truth is None else truth | (damage.dq != 0)
         planted, found = shapes.found(truth), shapes.found(total.view().bad)

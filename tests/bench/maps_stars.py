@@ -47,7 +47,7 @@ def field(cfa: Any, width: float, how: str, side: int) -> dict[str, Any]:
     for n in range(_FRAMES):
         mosaic = sensor.expose(stars(shape, 7, 250, width, shifts(how, rng)), 30.0, 0.0, n)
         found = detect(mosaic, None, 30.0)
-        tally = Tally.of(mosaic, found.probability, found.rate)
+        tally = Tally.of(mosaic, found)
         total = tally if total is None else total + tally
         single += int(np.count_nonzero(tally.view().bad & good))
     bad, hot = total.view().bad, (sensor.truth & int(DQ.HOT)) != 0
@@ -62,7 +62,7 @@ def night(folder: Path) -> dict[str, Any]:
     total = None
     for shot in shots:
         found = detect(shot.mosaic, None, 60.0)
-        tally = Tally.of(shot.mosaic, found.probability, found.rate)
+        tally = Tally.of(shot.mosaic, found)
         total = tally if total is None else total + tally
     flagged = total.view().bad
     return {

@@ -141,9 +141,9 @@ def stages(verb: str, place: Path) -> dict[str, Callable[[], Any]]:
         calls["write"] = lambda: files.save(frame, edits, out, overwrite=True)
     else:
         found = detect(mosaic)
-        tally = Tally.of(mosaic, found.probability, found.rate)
+        tally = Tally.of(mosaic, found)
         calls["detect"] = lambda: detect(mosaic)
-        calls["tally"] = lambda: Tally.of(mosaic, found.probability, found.rate)
+        calls["tally"] = lambda: Tally.of(mosaic, found)
         if verb == "detect":
             calls["write"] = lambda: maps.write_mask(out, [tally.view()], overwrite=True)
     return calls

@@ -79,7 +79,7 @@ def halves(ten: Sequence[Path], eleventh: Path, splits: int) -> dict[str, Any]:
 
 def _tally(plane: Mosaic) -> Tally:
     found = detect(plane, "dark")
-    return Tally.of(plane, found.probability, found.rate)
+    return Tally.of(plane, found)
 
 
 def _sum(tallies: Sequence[Tally]) -> Tally:

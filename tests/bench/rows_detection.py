@@ -17,6 +17,7 @@ from tasks import Task
 
 from fixpix_cli import classical, score
 from fixpix_cli.cfa import Cfa
+from fixpix_cli.detection import Detection
 from fixpix_cli.evidence import DEFAULT_THRESHOLD, Tally
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Array, Bool
@@ -77,7 +78,7 @@ def measure(shot: scenes.Shot, quick: bool) -> list[dict[str, Any]]:
                 damages.append((damaged, truth))
                 heads.append(head)
                 found = detect(damaged)
-                tally = Tally.of(damaged, found.probability, found.rate)
+                tally = Tally.of(damaged, found)
                 flags = tally.view(DEFAULT_THRESHOLD).bad
                 counts = _counts(flags, truth, shot.native)
                 counted = ~(shot.native & ~truth)
@@ -88,7 +89,11 @@ def measure(shot: scenes.Shot, quick: bool) -> list[dict[str, Any]]:
                     | {"promises": {str(n): _promise(tally, n, truth, counted) for n in PROMISES}}
                 )
                 if seed == 0:
-                    rules = Tally.of(damaged, classical.detect(damaged).probability).view(DEFAULT_THRESHOLD).bad
+                    rules = (
+                        Tally.of(damaged, Detection.of(classical.detect(damaged).probability))
+                        .view(DEFAULT_THRESHOLD)
+                        .bad
+                    )
                     out.append({**head, "who": RULES, **_counts(rules, truth, shot.native)})
         if kind != "relative" or delta < 0.3:
             continue

@@ -62,7 +62,7 @@ def measure(name: str, shots: list[scenes.Shot], delta: float, seed: int) -> lis
     for number, (shot, damage) in enumerate(zip(shots, damages, strict=True), 1):
         damaged = shot.mosaic.with_samples(damage.samples)
         found = detect(damaged)
-        tally = tally + Tally.of(damaged, found.probability, found.rate)
+        tally = tally + Tally.of(damaged, found)
         if number in NUMBERS:
             flags = {
                 CALIBRATE: tally.view(DEFAULT_THRESHOLD).bad,

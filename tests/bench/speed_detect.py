@@ -18,6 +18,7 @@ import numpy as np
 from fixpix_cli import classical
 from fixpix_cli.cfa import RGGB
 from fixpix_cli.inject import Injection, inject
+from fixpix_cli.levels import levels
 from fixpix_cli.nets import detectors
 from fixpix_cli.normalise import features
 from fixpix_cli.simulate import Sensor, stars

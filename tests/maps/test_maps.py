@@ -7,6 +7,7 @@ from conftest import scene
 
 from fixpix_cli import kinds, maps
 from fixpix_cli.defects import DQ, DefectMap
+from fixpix_cli.detection import Detection
 from fixpix_cli.errors import MismatchError, StoreError, UnreadableError
 from fixpix_cli.evidence import Bin, Counted, Evidence, Tally
 from fixpix_cli.mosaic import Conditions, Identity
@@ -20,7 +21,7 @@ def part(n):
     rng = np.random.default_rng(n)
     probability = np.where(rng.random((40, 50)) < 0.1, rng.random((40, 50)), 0).astype(np.float32)
     bin_ = Bin.of(CONDITIONS)
-    tally = Tally.of(scene(shape=(40, 50), seed=n), probability, 0.1)
+    tally = Tally.of(scene(shape=(40, 50), seed=n), Detection.of(probability, 0.1))
     return Evidence({(0, bin_): tally}, {f"{n:064d}": Counted(f"{n:064d}", f"f{n}", bin_, CONDITIONS)})
 
 

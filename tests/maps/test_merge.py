@@ -8,6 +8,7 @@ import pytest
 from conftest import scene
 
 from fixpix_cli import maps
+from fixpix_cli.detection import Detection
 from fixpix_cli.errors import MismatchError, StoreError, UsageError
 from fixpix_cli.evidence import Bin, Counted, Evidence, Tally
 from fixpix_cli.maps.parts import flipped, joined, month_of
@@ -30,7 +31,8 @@ def frame(n, level=None):
     conditions = Conditions((1.0, 60.0, 300.0)[n % 3], 100.0, -5.0, f"2026-{1 + n // 2 % 12:02d}-03T01:02:03", "dark")
     bin_, digest = Bin.of(conditions), f"{n:064d}"
     return Evidence(
-        {(0, bin_): Tally.of(mosaic, probability, 0.01)}, {digest: Counted(digest, f"f{n}", bin_, conditions)}
+        {(0, bin_): Tally.of(mosaic, Detection.of(probability, 0.01))},
+        {digest: Counted(digest, f"f{n}", bin_, conditions)},
     )
 
 
@@ -210,7 +212,9 @@ def dated(n, month, bad, excess=400):
         probability[place], mosaic.samples[place] = 0.95, int(BASE.samples[place]) + excess
     conditions = Conditions(60.0, None, None, month and f"{month}-10", "dark")
     bin_, digest = Bin.of(conditions), f"{n:064d}"
-    return Evidence({(0, bin_): Tally.of(mosaic, probability, 0.01)}, {digest: Counted(digest, "", bin_, conditions)})
+    return Evidence(
+        {(0, bin_): Tally.of(mosaic, Detection.of(probability, 0.01))}, {digest: Counted(digest, "", bin_, conditions)}
+    )
 
 
 def test_new_gone_and_worse_since_a_month(tmp_path):
