@@ -29,15 +29,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from . import background
+from . import background, stars
 from .cfa import Offset
 from .detection import Detection
-from .levels import Levels, levels
+from .levels import Levels, Statistics, levels
 from .mosaic import Array, Bool, Float32, Mosaic
-from .planes import Band, band_of, ranked, spans
-from .repair import by_position, masked_median
+from .planes import Band, band_of, ranked, same_phase, spans
+from .repair import by_position
 from .tables import RULE_TABLES
-from .tiles import blocks, each, neighbours
+from .tiles import blocks, each
 
 #: Above this damage rate neighbours are taken for suspects, too.
 CROWDED = 0.003
@@ -101,57 +101,15 @@ def ratios_of(seen: Levels, kind: str | None = None, threads: int = 1) -> Float3
 STARLESS = ("dark", "bias", "flat")
 #: Kinds without a picture, whose background is smooth.
 PICTURELESS = ("dark", "bias")
-#: A bright pixel is part of a star if at least so many of its eight direct neighbours, of whatever colour, stand
-#: out of their own colour's surroundings by at least this share of the pixel's excess and by so many sigma.
-_STAR_NEIGHBOURS, _STAR_SHARE, _STAR_SIGMA = 2, 0.15, 4.0
-_BESIDE = tuple((r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if r or c)
 
 
 def _spare_stars(seen: Levels, ratios: Float32, rate: float) -> None:
-    """Take back the evidence against pixels that share their light with their neighbours, in place.
-
-    Optics spread a point of light over neighbouring pixels of all colours; a
-    hot pixel stands alone. Looking at its own colour only, a sharp star on a
-    Bayer sensor is a hot pixel like any other. Not for crowded frames, where
-    damage stands beside damage.
-    """
-    samples = seen.samples
-    good = np.isfinite(samples)
-    plane = Mosaic(samples, seen.cfa)
-    rows, cols = np.nonzero(ratios > -3.0 - _logit(rate))
-    for position, index in by_position(plane, rows, cols):
-        if not index.size:
-            continue
-        r, c = rows[index], cols[index]
-        excess = samples[r, c] - _surroundings(seen, good, r, c, position)
-        sharing = np.zeros(len(index), int)
-        for dr, dc in _BESIDE:
-            place = ((position[0] + dr) % seen.cfa.period[0], (position[1] + dc) % seen.cfa.period[1])
-            nr, nc = r + dr, c + dc
-            inside = (nr >= 0) & (nr < samples.shape[0]) & (nc >= 0) & (nc < samples.shape[1])
-            nr, nc = np.where(inside, nr, r), np.where(inside, nc, c)
-            around = _surroundings(seen, good, nr, nc, place)
-            least = np.maximum(_STAR_SHARE * excess, _STAR_SIGMA * seen.sigma(around, place))
-            sharing += inside & (samples[nr, nc] - around > least)
-        star = (excess > 0) & (sharing >= _STAR_NEIGHBOURS)
-        ratios[r[star], c[star]] = _LEAST
-
-
-def below_surroundings(seen: Levels, suspects: Bool) -> Bool:
-    """(H, W) bool: the suspects that are darker than the median of the 16 nearest pixels of their colour."""
-    out, good = np.zeros(suspects.shape, bool), np.isfinite(seen.samples)
-    rows, cols = np.nonzero(suspects)
-    for position, index in by_position(Mosaic(seen.samples, seen.cfa), rows, cols):
-        r, c = rows[index], cols[index]
-        out[r, c] = seen.samples[r, c] < _surroundings(seen, good, r, c, position)
-    return out
-
-
-def _surroundings(seen: Levels, good: Bool, rows: Array, cols: Array, position: Offset) -> Array:
-    """(N,) medians of the 16 nearest same-colour pixels, DN above the floor."""
-    offsets = np.array(seen.cfa.nearest(*position, 16))
-    v, ok = neighbours(seen.samples, good, rows, cols, offsets)
-    return np.nan_to_num(masked_median(v.astype(np.float64), ok))
+    """Take back the evidence against pixels that share their light with their neighbours, in place."""
+    floor, (pr, pc) = seen.floor, seen.cfa.period
+    # The samples are counted from the floor already.
+    plane = Mosaic(seen.samples, seen.cfa, tuple(tuple(-floor[r, c] for c in range(pc)) for r in range(pr)))
+    pixels = np.flatnonzero(ratios > -3.0 - _logit(rate))
+    ratios.reshape(-1)[pixels[stars.share_their_light(plane, seen, pixels)]] = _LEAST
 
 
 def trusted(samples: Float32, ratios: Float32) -> Float32:
@@ -197,7 +155,7 @@ def scores(
                 yield own, position, _score(seen, position, pixel, low, high, allowed)
 
 
-def _score(seen: Levels, position: Offset, pixel: Float32, low: Float32, high: Float32, allowed: float) -> Float32:
+def _score(seen: Statistics, position: Offset, pixel: Float32, low: Float32, high: Float32, allowed: float) -> Float32:
     """How far the pixels of a tile position lie outside low..high; every step in place, in the processor's cache."""
     with np.errstate(invalid="ignore"):
         sigma = seen.sigma((high + low) / 2, position)
@@ -250,6 +208,50 @@ def _ratios(
     return out
 
 
+def ratios_at(light: Mosaic, seen: Statistics, pixels: Array, stage: str, own: Array | None = None) -> Float32:
+    """What one stage says of some pixels alone: `_ratios` there, without a whole frame's work.
+
+    Parameters
+    ----------
+    light : Mosaic
+        Without masked borders; floats as `levels.comparable` makes them.
+    seen : Statistics
+    pixels : (N,) integer array
+        Row * W + column.
+    stage : str
+        One of `STAGES`.
+    own : (N,) array, optional
+        What they hold themselves, where `light` holds something else there.
+
+    Returns
+    -------
+    (N,) float32 log-likelihood ratios
+    """
+    count, depth, allowed = STAGES[stage]
+    edges, values = (np.asarray(RULE_TABLES[key], np.float32) for key in ("edges", stage))
+    rows, cols = np.divmod(pixels, light.shape[1])
+    out, margin = np.empty(len(pixels), np.float32), 2 * max(light.cfa.period) + 4
+    index = [same_phase(-margin, n + margin, n, p) for n, p in zip(light.shape, light.cfa.period, strict=True)]
+    for position, mine in by_position(light, rows, cols):
+        if not mine.size:
+            continue
+        offsets = np.array([(0, 0), *light.cfa.nearest(*position, count)])
+        r, c = (
+            i[offsets[:, axis, None] + (a[mine] + margin)]
+            for axis, (i, a) in enumerate(zip(index, (rows, cols), strict=True))
+        )
+        near = light.samples[r, c].astype(np.float32)
+        if own is not None:
+            near[0] = own[mine]
+        near -= light.black_at(r, c)
+        near -= np.float32(seen.floor[position])
+        low, high = ranked(list(near[1:]), depth)
+        t = _score(seen, position, near[0], low, high, allowed)
+        found = np.interp(t, edges, values).astype(np.float32)
+        out[mine] = np.where(np.isnan(found), np.where(np.isfinite(near[0]), _LEAST, -np.inf), found)
+    return out
+
+
 #: Ratio of a pixel that cannot be judged, and from which on a case is clear.
 _LEAST, _CLEAR = np.float32(-12.0), np.float32(3.0)
 
@@ -258,7 +260,7 @@ _LEAST, _CLEAR = np.float32(-12.0), np.float32(3.0)
 _BINS = 24
 
 
-def rate_of(ratios: Float32, clear: float = float(_CLEAR)) -> float:
+def rate_of(ratios: Float32, clear: float = float(_CLEAR), others: int = 0) -> float:
     """The damage rate under which the ratios explain themselves (expectation maximisation).
 
     Parameters
@@ -268,11 +270,13 @@ def rate_of(ratios: Float32, clear: float = float(_CLEAR)) -> float:
         Weaker ratios are left out. The rules need that: in a frame of pure noise ordinary pixels have many
         weak ratios, and the iteration would run away to a rate of one half. -inf: all count, as they may
         where the ratios are calibrated.
+    others : int
+        Pixels that are good beyond doubt and not among the ratios.
     """
     # Most ratios are alike: a histogram makes the iteration cheap.
     lowest, highest = max(clear, -20.0), 20.0
     bins = round((highest - lowest) * _BINS)
-    counts, total = np.zeros(bins, np.int64), 0
+    counts, total = np.zeros(bins, np.int64), others
     for part in blocks(ratios):
         finite = part[np.isfinite(part)]
         total += len(finite)

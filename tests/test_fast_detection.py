@@ -10,7 +10,7 @@ from fixpix_cli.cfa import BAYER, MONO, QUAD_RGGB, XTRANS
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.levels import levels
 from fixpix_cli.mosaic import Mosaic
-from fixpix_cli.nets import detectors
+from fixpix_cli.nets import detectors, spots, unets
 from fixpix_cli.normalise import features, second
 
 PATTERNS = [MONO, *BAYER, XTRANS, QUAD_RGGB]
@@ -72,7 +72,7 @@ def test_the_answers_of_tiles_meet_without_a_seam(monkeypatch):
     mosaic = damaged(BAYER[3], (333, 471), 0.01)
     net = detectors.shipped_unet()
     whole = net.ratios(mosaic)
-    monkeypatch.setattr(detectors, "TILE", 128)
+    monkeypatch.setattr(unets, "TILE", 128)
     assert np.allclose(net.ratios(mosaic), whole, atol=1e-3)
 
 
@@ -85,9 +85,10 @@ def test_what_rules_and_net_say_together_is_decided_block_by_block(monkeypatch):
     both = detectors.together(seen.rules, first, net.serving("agreement")) - np.float32(net.serving("caution"))
     both = np.maximum(both, first - np.float32(net.serving("alone")))
     rate = classical.rate_of(first, clear=-np.inf)
-    closer = detectors._looked_closer(mosaic.light(), seen.levels, first, rate, None, 1)
+    closer = detectors.looked_closer(mosaic.light(), first, rate, None, 1)
     assert closer is not None and np.isfinite(closer).any()
     both = np.where(np.isfinite(closer), closer, both)
+    monkeypatch.setattr(spots.SpotDetector, "supports", lambda self, cfa: False)
     found = detectors.detect(mosaic)
     assert np.array_equal(found.probability, classical.probability_of(both, classical.rate_of(seen.rules)))
 

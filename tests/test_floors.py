@@ -12,7 +12,7 @@ FLOORS = {
     0: {"errors"},
     1: {"cfa", "mosaic", "planes", "tiles", "defects", "evidence", "normalise", "noise", "inject", "classical",
         "tables", "repair", "score", "simulate", "background", "suspects", "tally", "kinds", "starlight", "shapes",
-        "darkcurrent", "detection", "darks", "choosing", "checking", "levels", "candidates"},
+        "darkcurrent", "detection", "darks", "choosing", "checking", "levels", "candidates", "stars", "crowds"},
     2: {"safe", "fitsheader", "files", "maps", "nets"},
     3: {"jobs", "workers", "strategy", "machine", "cluster"},
     4: {"cli", "report", "plots", "__main__", "api"},

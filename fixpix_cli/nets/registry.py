@@ -20,6 +20,7 @@ from .sessions import Session, open_session
 #: name -> file of the shipped models
 SHIPPED: dict[str, str] = {
     "mlp": "mlp-9x9.onnx",
+    "spot": "spot.onnx",
     "unet": "unet.onnx",
     "unet-dense": "unet-dense.onnx",
     "cnn": "cnn.onnx",

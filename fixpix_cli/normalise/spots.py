@@ -28,6 +28,7 @@ from ..cfa import MONO, QUAD_RGGB, RGGB, XTRANS, Cfa, Offset
 from ..levels import Statistics
 from ..mosaic import Array, Float32, Mosaic
 from ..planes import same_phase
+from ..tiles import whole_windows
 
 #: Name and version of this input contract.
 NORMALISATION = "spots-1"
@@ -51,12 +52,15 @@ class View:
         Which weights; see `patterns`.
     offsets : (WINDOW, 2) int array
         Rows and columns from the candidate, in the order of the features.
+    places : (WINDOW,) int array
+        The same as places in the window, row by row.
     groups : up to three (start, stop) ranges of the features, one for each colour
     near : how many at the start of each group make its reference
     """
 
     pattern: int
     offsets: Array
+    places: Array
     groups: tuple[tuple[int, int], ...]
     near: tuple[int, ...]
 
@@ -71,8 +75,9 @@ def views(cfa: Cfa) -> dict[Offset, View] | None:
         pattern, offsets = drawn[best]
         if pattern not in patterns():
             return None
-        groups, near = _groups(pattern)
-        found[position] = View(patterns()[pattern], offsets[_order(pattern)], groups, near)
+        offsets = offsets[_order(pattern)]
+        places = (offsets[:, 0] + RADIUS) * (2 * RADIUS + 1) + offsets[:, 1] + RADIUS
+        found[position] = View(patterns()[pattern], offsets, places, *_groups(pattern))
     return found
 
 
@@ -127,7 +132,9 @@ def _groups(pattern: str) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]
     return tuple(groups), tuple(near)
 
 
-def encode(light: Mosaic, seen: Statistics, pixels: Array) -> Iterator[tuple[int, Array, Float32]]:
+def encode(
+    light: Mosaic, seen: Statistics, pixels: Array, own: Array | None = None
+) -> Iterator[tuple[int, Array, Float32]]:
     """The features of some pixels, in parts of one pattern each.
 
     Parameters
@@ -136,6 +143,8 @@ def encode(light: Mosaic, seen: Statistics, pixels: Array) -> Iterator[tuple[int
         Without masked borders; floats as `levels.comparable` makes them.
     seen : Statistics
     pixels : (N,) integer array, row * W + column
+    own : (N,) array, optional
+        What they hold themselves, where `light` holds something else there.
 
     Yields
     ------
@@ -145,25 +154,47 @@ def encode(light: Mosaic, seen: Statistics, pixels: Array) -> Iterator[tuple[int
     looks = views(light.cfa)
     if looks is None:
         raise ValueError(f"no pattern for {light.cfa.name}")
+    light = light.with_samples(np.ascontiguousarray(light.samples))
     rows, cols = np.divmod(pixels, light.shape[1])
-    pr, pc = light.cfa.period
+    (height, width), (pr, pc) = light.shape, light.cfa.period
+    inside = (rows >= RADIUS) & (rows < height - RADIUS) & (cols >= RADIUS) & (cols < width - RADIUS)
     number = rows % pr * pc + cols % pc
     for place, (position, view) in enumerate(looks.items()):
-        mine = np.flatnonzero(number == place) if len(looks) > 1 else np.arange(len(pixels))
-        for start in range(0, len(mine), CHUNK):
-            index = mine[start : start + CHUNK]
-            yield view.pattern, index, _features(light, seen, rows[index], cols[index], position, view)
+        floors = _floors(seen, position, view)
+        for whole in (True, False):
+            mine = np.flatnonzero((number == place) & (inside == whole))
+            for start in range(0, len(mine), CHUNK):
+                index = mine[start : start + CHUNK]
+                r, c = rows[index], cols[index]
+                window = _inner(light, r, c, view) if whole else _outer(light, r, c, view)
+                if own is not None:
+                    window[0] = own[index]
+                yield view.pattern, index, _features(light, seen, r, c, position, view, window, floors)
 
 
-def _features(light: Mosaic, seen: Statistics, rows: Array, cols: Array, position: Offset, view: View) -> Float32:
+def _floors(seen: Statistics, position: Offset, view: View) -> Float32:
+    """(WINDOW, 1) floors of the window's samples, DN above black."""
+    pr, pc = seen.cfa.period
+    table = np.array([[seen.floor[r, c] for c in range(pc)] for r in range(pr)], np.float32)
+    rows, cols = (position + view.offsets).T
+    return table[rows % pr, cols % pc][:, None]
+
+
+def _features(
+    light: Mosaic,
+    seen: Statistics,
+    rows: Array,
+    cols: Array,
+    position: Offset,
+    view: View,
+    window: Array,
+    floors: Float32,
+) -> Float32:
     out = np.empty((LENGTH, len(rows)), np.float32)
-    stored, v = _window(light, rows, cols, view.offsets), out[:WINDOW]
-    v[...] = stored if light.is_integer else _known(stored, view)
-    tiled = [(position[0] + r, position[1] + c) for r, c in view.offsets.tolist()]
-    floors = np.array([seen.floor[r % light.cfa.period[0], c % light.cfa.period[1]] for r, c in tiled], np.float32)
+    v, beside = out[:WINDOW], out[WINDOW:]
+    v[...] = window if light.is_integer else _known(window, view)
     centre = v[0] - light.black_at(rows, cols)  # DN above black
-    v -= _black(light, rows, cols, position, view.offsets) + floors[:, None]
-    beside = out[WINDOW:]
+    v -= _black(light, rows, cols, position, view.offsets) + floors
     beside[...] = 0
     for group, ((start, stop), near) in enumerate(zip(view.groups, view.near, strict=True)):
         around = v[start : start + near]
@@ -189,15 +220,15 @@ def _features(light: Mosaic, seen: Statistics, rows: Array, cols: Array, positio
     return out
 
 
-def _window(light: Mosaic, rows: Array, cols: Array, offsets: Array) -> Array:
+def _inner(light: Mosaic, rows: Array, cols: Array, view: View) -> Array:
+    """(WINDOW, n) samples of windows that lie inside the frame."""
+    return whole_windows(light.samples, rows, cols, RADIUS).T[view.places]
+
+
+def _outer(light: Mosaic, rows: Array, cols: Array, view: View) -> Array:
     """(WINDOW, n) samples; what lies outside the frame mirrors it, in the same tile position."""
-    (height, width), (pr, pc) = light.shape, light.cfa.period
-    inside = (rows >= RADIUS) & (rows < height - RADIUS) & (cols >= RADIUS) & (cols < width - RADIUS)
-    steps = offsets[:, 0] * width + offsets[:, 1]
-    if inside.all():
-        return light.samples.reshape(-1).take(steps[:, None] + (rows * width + cols))
-    down, across = (same_phase(-RADIUS, n + RADIUS, n, p) for n, p in ((height, pr), (width, pc)))
-    r, c = (offsets[:, axis, None] + (a + RADIUS) for axis, a in enumerate((rows, cols)))
+    down, across = (same_phase(-RADIUS, n + RADIUS, n, p) for n, p in zip(light.shape, light.cfa.period, strict=True))
+    r, c = (view.offsets[:, axis, None] + (a + RADIUS) for axis, a in enumerate((rows, cols)))
     return light.samples[down[r], across[c]]
 
 

@@ -26,7 +26,8 @@ from fixpix_cli import classical, score
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Mosaic
 from fixpix_cli.nets import registry
-from fixpix_cli.nets.detectors import UnetDetector, detect
+from fixpix_cli.nets.detectors import detect
+from fixpix_cli.nets.unets import UnetDetector
 
 RATES = (0.0001, 0.001, 0.01, 0.05, 0.2, 0.4, 0.7)
 DELTAS = (0.7, 0.3)

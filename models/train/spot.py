@@ -46,7 +46,7 @@ PART = 200
 
 
 class Spot(nn.Module):
-    """(LENGTH, n) features of one pattern and its (1,) number -> (n,) log-likelihood ratios."""
+    """(LENGTH, n) features of one pattern, and which (1, patterns; 1 there) -> (n,) log-likelihood ratios."""
 
     def __init__(self, patterns: int, widths: list[int]) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Spot(nn.Module):
         self.second, self.last = nn.Linear(a, b), nn.Linear(b, 1)
 
     def forward(self, window: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
-        weight, bias = (p.index_select(0, pattern).squeeze(0) for p in (self.first, self.bias))
+        weight, bias = (torch.matmul(pattern, p.flatten(1)).reshape(p.shape[1:]) for p in (self.first, self.bias))
         x = torch.relu(torch.matmul(weight, window) + bias)
         x = torch.relu(torch.matmul(self.second.weight, x) + self.second.bias[:, None])
         return (torch.matmul(self.last.weight, x) + self.last.bias[:, None]).squeeze(0)
@@ -164,13 +164,28 @@ class Pool:
             yield [torch.from_numpy(array[chosen]) for array in self.arrays]
 
 
+def misjudged(features: torch.Tensor, spread: float) -> torch.Tensor:
+    """The same (N, LENGTH) features as if each frame's noise had been taken for more or less than it is.
+
+    Its estimate errs where a camera has a fixed pattern, or smooths; a net that trusts it calls a fifth of such a
+    frame's candidates bad.
+    """
+    factor = torch.exp(spread * torch.randn(len(features), 1))
+    window, beside = features[:, : spots.WINDOW], features[:, spots.WINDOW :].clone()
+    size = window.abs().clamp(max=0.9995)
+    u = factor * size / (1 - size)  # in units of 4 sigma
+    beside[:, 2:5] = torch.log1p(torch.expm1(4 * beside[:, 2:5]) * factor) / 4
+    return torch.cat([torch.sign(window) * u / (1 + u), beside], dim=1)
+
+
 def loss_of(net: Spot, batch: list[torch.Tensor]) -> torch.Tensor:
     """Weighted cross-entropy under each crop's own rate as the prior."""
     pattern, features, bad, weight, prior = batch
     total = torch.zeros(())
     for number in torch.unique(pattern):
         mine = pattern == number
-        ratio = net(features[mine].float().T, number.long().reshape(1))
+        which = nn.functional.one_hot(number.long()[None], len(spots.patterns())).float()
+        ratio = net(features[mine].float().T, which)
         part = nn.functional.binary_cross_entropy_with_logits(
             ratio + prior[mine], bad[mine].float(), weight[mine], reduction="sum"
         )
@@ -199,6 +214,7 @@ def train(parts: Pool, held: Pool, settings: dict[str, Any], run: Path) -> tuple
                 break
             for group in optimiser.param_groups:
                 group["lr"] = loop["rate"] * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * progress))
+            batch[1] = misjudged(batch[1].float(), loop["noise_spread"])
             loss = loss_of(net, batch)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -221,8 +237,9 @@ def train(parts: Pool, held: Pool, settings: dict[str, Any], run: Path) -> tuple
 
 def shipped(net: Spot, settings: dict[str, Any], facts: dict[str, Any], folder: Path) -> Any:
     """The net as ONNX and its card."""
-    example = {"window": torch.randn(spots.LENGTH, 500), "pattern": torch.tensor([1])}
-    shapes: dict[str, tuple[int | str, ...]] = {"window": (spots.LENGTH, "n"), "pattern": (1,)}
+    which = torch.eye(len(spots.patterns()))[1:2]
+    example = {"window": torch.randn(spots.LENGTH, 500), "pattern": which}
+    shapes: dict[str, tuple[int | str, ...]] = {"window": (spots.LENGTH, "n"), "pattern": tuple(which.shape)}
     model = shipping.export(net, example, {"ratio": ("n",)}, shapes)
     facts = facts | {
         "parameters": shipping.parameters(net),

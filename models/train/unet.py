@@ -29,7 +29,7 @@ from torch import nn
 
 from fixpix_cli.classical import rate_of
 from fixpix_cli.inject import Injection, inject
-from fixpix_cli.nets.detectors import UnetDetector
+from fixpix_cli.nets.unets import UnetDetector
 from fixpix_cli.normalise import features, second
 from fixpix_cli.score import native_outliers
 

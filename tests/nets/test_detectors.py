@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +11,16 @@ from conftest import scene
 
 from fixpix_cli import score
 from fixpix_cli.cfa import BAYER, MONO, RGGB, XTRANS
+from fixpix_cli.crowds import crowds
 from fixpix_cli.errors import FrameError, ModelError
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Area, Mosaic
 from fixpix_cli.nets import registry
 from fixpix_cli.nets.cards import Card
-from fixpix_cli.nets.detectors import UnetDetector, crowds, detect, together
+from fixpix_cli.nets.detectors import detect, together
 from fixpix_cli.nets.sessions import Session
+from fixpix_cli.nets.spots import SpotDetector, shipped_spot
+from fixpix_cli.nets.unets import UnetDetector
 from fixpix_cli.normalise import features
 from fixpix_cli.simulate import Sensor, stars
 
@@ -99,12 +103,20 @@ def test_a_card_without_its_numbers_is_refused(value):
         detector(halo=value).ratios(frame(MONO, (16, 16)))
 
 
+def no_spot():
+    """A spot detector for which every frame has too many candidates."""
+    shipped = shipped_spot().session
+    return SpotDetector(replace(shipped, card=replace(shipped.card, serving=shipped.card.serving | {"most_share": -1})))
+
+
 def test_the_rules_alone_where_the_nets_do_not_help():
     mosaic = frame(MONO, (64, 64))
     mosaic.samples[20, 20] = 9000
-    assert detect(mosaic, net=detector()).method == "rules+unet"
-    assert detect(mosaic, "dark", net=detector()).method == "rules"
-    assert detect(Mosaic(mosaic.samples, XTRANS, ((512.0,),), 16383.0)).method == "rules"
+    assert detect(mosaic).method == "spot"
+    assert detect(mosaic, spot=no_spot(), net=detector()).method == "rules+unet"
+    assert detect(mosaic, "dark").method == "rules"
+    assert detect(Mosaic(mosaic.samples, XTRANS, ((512.0,),), 16383.0)).method == "spot"
+    assert detect(Mosaic(mosaic.samples, XTRANS, ((512.0,),), 16383.0), spot=no_spot()).method == "rules"
 
 
 def test_a_second_look_at_dense_damage():
@@ -124,9 +136,10 @@ def test_a_second_look_at_dense_damage():
 
 def test_caution_is_for_short_exposures():
     mosaic = frame(MONO, (64, 64))
-    mosaic.samples[20, 20] = 2000 + 35
-    short, long = (detect(mosaic, exposure=s, net=detector(caution=3.0)).probability for s in (0.01, 60.0))
-    assert short[20, 20] < long[20, 20]
+    for excess, nets in ((35, {"net": detector(caution=3.0), "spot": no_spot()}), (60, {})):
+        mosaic.samples[20, 20] = 2000 + excess
+        short, long = (detect(mosaic, exposure=s, **nets).probability for s in (0.01, 60.0))
+        assert short[20, 20] < long[20, 20]
 
 
 @pytest.mark.parametrize("pattern", ["cluster:3", "cluster:5", "columns", "rows"])
@@ -140,22 +153,29 @@ def test_clusters_and_lines_are_found(pattern):
     assert ratios["recall"] > 0.8 and ratios["precision"] > 0.95
 
 
+def crowded_in(suspects, below, rate):
+    """`crowds` of masks."""
+    pixels = np.flatnonzero(suspects)
+    return crowds(suspects.shape, pixels, below.reshape(-1)[pixels], rate)
+
+
 def test_a_crowd_is_more_suspects_than_chance_puts_side_by_side():
     suspects = np.zeros((200, 240), bool)
     suspects[::20, ::20] = True  # one in four hundred, each alone
-    assert not crowds(suspects, suspects, 0.0025).any()
+    assert crowded_in(suspects, suspects, 0.0025) is None
     suspects[100:104, 100:104] = True
-    crowded = crowds(suspects, suspects, 0.0025)
+    crowded = crowded_in(suspects, suspects, 0.0025)
     assert crowded[96:108, 96:108].all() and crowded.mean() < 0.03
     suspects[:, 31] = True
-    assert crowds(suspects, suspects, 0.0025)[:, 28:35].all()
-    assert not crowds(suspects, np.zeros_like(suspects), 0.0025).any()
+    assert crowded_in(suspects, suspects, 0.0025)[:, 28:35].all()
+    assert crowded_in(suspects, np.zeros_like(suspects), 0.0025) is None
 
 
 @pytest.mark.parametrize("rate", [0.0001, 0.01, 0.1])
 def test_scattered_suspects_are_no_crowd(rate):
     suspects = np.random.default_rng(1).random((600, 700)) < rate
-    assert crowds(suspects, suspects, rate).mean() < 0.02
+    crowded = crowded_in(suspects, suspects, rate)
+    assert crowded is None or crowded.mean() < 0.02
 
 
 @pytest.mark.parametrize("cfa", [MONO, RGGB], ids=lambda cfa: cfa.name)
@@ -185,10 +205,12 @@ def test_both_must_speak_for_a_defect():
 def test_rules_and_the_shipped_net_find_what_was_damaged(cfa):
     clean = scene(cfa, shape=(360, 480))
     damage = inject(clean, Injection(0.003, 0.7, seed=9))
-    found = detect(clean.with_samples(damage.samples))
-    assert found.method.startswith("rules+unet")
-    ratios = score.detection(found.probability > 0.5, damage.dq != 0).ratios()
-    assert ratios["precision"] > 0.97 and ratios["recall"] > 0.9
+    damaged = clean.with_samples(damage.samples)
+    for spot, method in ((None, "spot"), (no_spot(), "rules+unet")):
+        found = detect(damaged, spot=spot)
+        assert found.method.startswith(method)
+        ratios = score.detection(found.probability > 0.5, damage.dq != 0).ratios()
+        assert ratios["precision"] > 0.97 and ratios["recall"] > 0.9
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,240 @@
+"""Floor 2. The spot detector: a small net on the few candidates of a frame, where a unet judges every pixel.
+
+At damage rates up to a few percent nothing but candidates (`candidates`) can be bad and be found. They are a percent
+of the pixels of an ordinary frame, so the net may look at each of them more closely than a unet can afford.
+
+Net and rules fail on different pixels: the rules flag sharp texture, the net what stands out of a noise that it takes
+for less than it is (of a camera with a strong fixed pattern, four fifths of what the net alone flagged was good). So a
+pixel needs both: the mean of their log-likelihood ratios, but at most a little more than the lesser one.
+
+In clusters and lines bad pixels hide each other. There all pixels are judged, without the suspects around them, and
+that again until no suspect is new: layer after layer comes off.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from ..candidates import candidates
+from ..cfa import Cfa
+from ..classical import CROWDED, rate_of, ratios_at
+from ..crowds import below_surroundings, crowds
+from ..errors import ModelError
+from ..levels import Statistics, comparable
+from ..mosaic import Array, Float32, Mosaic
+from ..normalise import spots
+from ..repair import by_position, masked_median
+from ..stars import share_their_light
+from ..tiles import each, neighbours
+from . import registry
+from .sessions import Session
+
+#: Candidates that a thread works on at a time.
+PART = 8192
+#: Log-likelihood ratio of the net below which a candidate is good whatever the rules say.
+_DOUBTFUL = -6.0
+#: The same from which candidates may make a crowd, and from which a pixel of a crowd is a suspect. Chosen on the
+#: validation cameras, as are the numbers below.
+_STRONG, _SUSPECT = 6.0, 4.0
+#: The least candidates of a crowd (`crowds.crowds`), and the least damage rate that they are compared with.
+_FEWEST, _SPARSE = (2, 4), 1e-4
+#: How often the pixels of a crowd are judged at most; by how many nats they may be likelier bad than others.
+_ROUNDS, _LIKELIER = 4, 2.0
+#: What stands in the place of a suspect: the median of so many trusted ones among so many of its colour.
+_TRUSTED, _AROUND = 6, 24
+#: Log-likelihood ratio of a pixel that is good beyond doubt.
+GOOD = np.float32(-12.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Spots:
+    """The candidates of a plane and what the net says of them.
+
+    Parameters
+    ----------
+    pixels : (N,) int64 array
+        Row * W + column in the plane without masked borders, ascending.
+    ratios : (N,) float32 array
+        Log-likelihood ratios of bad against good.
+    rate : float
+        The damage rate under which they explain themselves; the other pixels count as good.
+    peeled : bool
+        Whether some crowd, so that they hid each other.
+    """
+
+    pixels: Array
+    ratios: Float32
+    rate: float
+    peeled: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class SpotDetector:
+    """Bad pixels among the candidates of a plane.
+
+    Parameters
+    ----------
+    session : Session
+    """
+
+    session: Session
+
+    @classmethod
+    def open(cls, name: str | Path = "spot", threads: int = 1) -> SpotDetector:
+        """The shipped model by name (verified) or a user's own .onnx by path.
+
+        Raises
+        ------
+        ModelError
+        """
+        inputs: dict[str, tuple[int | str, ...]] = {
+            "window": (spots.LENGTH, "n"),
+            "pattern": (1, len(spots.patterns())),
+        }
+        session = registry.open_model(name, "detect", "spot", {spots.NORMALISATION: inputs}, threads)
+        for key in ("most_rate", "most_share", "most_crowded", "temperature", "agreement", "alone", "caution"):
+            if not session.card.number(key, session.source) > 0:
+                raise ModelError(f"{session.source}: the card's serving[{key!r}] is not above 0")
+        return cls(session)
+
+    def serving(self, key: str) -> float:
+        """A number of the card's serving section."""
+        return self.session.card.number(key, self.session.source)
+
+    def supports(self, cfa: Cfa) -> bool:
+        """Whether the net has weights for every position of this pattern: mono, Bayer, X-Trans, Quad-Bayer."""
+        return spots.views(cfa) is not None
+
+    def __call__(self, light: Mosaic, threads: int = 1) -> Spots | None:
+        """Judge a plane's candidates.
+
+        Parameters
+        ----------
+        light : Mosaic
+            Without masked borders, of a CFA that it supports.
+        threads : int
+            Parts that are worked on at the same time; the result does not depend on it.
+
+        Returns
+        -------
+        Spots, or None
+            None where there is more damage, or texture, than the card says the net is for.
+        """
+        light = comparable(light)
+        light = light.with_samples(np.ascontiguousarray(light.samples))
+        seen = Statistics.of(light)
+        pixels = candidates(light, seen, threads)
+        if len(pixels) > self.serving("most_share") * light.samples.size:
+            return None
+        alone = self._judged(light, seen, pixels, threads)
+        good = light.samples.size - len(pixels)
+        first = rate_of(alone, clear=-np.inf, others=good)
+        stage, doubtful = ("extreme" if first < CROWDED else "light"), np.flatnonzero(alone > _DOUBTFUL)
+        ratios = alone.copy()
+        rules = ratios_at(light, seen, pixels[doubtful], stage)
+        ratios[doubtful] = together(rules, alone[doubtful], self.serving("agreement"))
+        # In pairs and threes bad pixels hide each other from the rules: there the net may decide, if it is very sure.
+        np.maximum(ratios, alone - np.float32(self.serving("alone")), out=ratios)
+        bright = np.flatnonzero(ratios > 0)
+        ratios[bright[share_their_light(light, seen, pixels[bright])]] = GOOD
+        found = Spots(pixels, ratios, rate_of(ratios, clear=-np.inf, others=good))
+        strong = pixels[alone > _STRONG]
+        expected = min(max(first, _SPARSE), self.serving("most_rate"))
+        crowded = crowds(light.shape, strong, below_surroundings(light, strong), expected, _FEWEST)
+        if crowded is not None:
+            if np.count_nonzero(crowded) > self.serving("most_crowded") * light.samples.size:
+                return None
+            found = self._peeled(light, seen, found, pixels[alone > _SUSPECT], np.flatnonzero(crowded), threads)
+        return found if found.rate <= self.serving("most_rate") else None
+
+    def _judged(
+        self, light: Mosaic, seen: Statistics, pixels: Array, threads: int, own: Array | None = None
+    ) -> Float32:
+        """What the net alone says of some pixels, (N,) log-likelihood ratios; `own` as in `normalise.spots.encode`."""
+        ratios, which = np.empty(len(pixels), np.float32), np.eye(len(spots.patterns()), dtype=np.float32)
+        temperature = np.float32(self.serving("temperature"))
+
+        def judge(start: int) -> None:
+            part = slice(start, start + PART)
+            mine = None if own is None else own[part]
+            for pattern, index, features in spots.encode(light, seen, pixels[part], mine):
+                answer = self.session.run(window=features, pattern=which[pattern : pattern + 1])["ratio"]
+                ratios[part][index] = answer / temperature
+
+        each(judge, range(0, len(pixels), PART), threads)
+        return ratios
+
+    def _peeled(
+        self, light: Mosaic, seen: Statistics, found: Spots, suspects: Array, region: Array, threads: int
+    ) -> Spots:
+        """Every pixel of the crowds judged again, in surroundings without the suspects, until these stay the same.
+
+        Where damage is that dense it is also likelier: the prior there is the region's own, up to a limit.
+        """
+        own = light.samples.reshape(-1)[region]
+        suspects = suspects[np.isin(suspects, region, assume_unique=True)]
+        for _ in range(_ROUNDS):
+            clean = without(light, suspects)
+            alone = self._judged(clean, seen, region, threads, own)
+            before, suspects = suspects, region[alone > _SUSPECT]
+            if np.array_equal(before, suspects):
+                break
+        ratios = together(ratios_at(clean, seen, region, "extreme", own), alone, self.serving("agreement"))
+        outside = ~np.isin(found.pixels, region, assume_unique=True)
+        pixels = np.concatenate([found.pixels[outside], region])
+        both = np.concatenate([found.ratios[outside], ratios])
+        rate = rate_of(both, clear=-np.inf, others=light.samples.size - len(pixels))
+        likelier = _logit(rate_of(ratios, clear=-np.inf)) - _logit(rate)
+        both[-len(region) :] += np.float32(min(max(likelier, 0.0), _LIKELIER))
+        order = np.argsort(pixels, kind="stable")
+        return Spots(pixels[order], both[order], rate, peeled=True)
+
+
+def without(light: Mosaic, suspects: Array) -> Mosaic:
+    """The plane with the median of the nearest trusted pixels of the colour in the place of each suspect.
+
+    Parameters
+    ----------
+    light : Mosaic
+    suspects : (N,) integer array
+        Row * W + column.
+    """
+    good = np.ones(light.shape, bool) if light.is_integer else np.isfinite(light.samples)
+    good.reshape(-1)[suspects] = False
+    samples = light.samples.copy()
+    rows, cols = np.divmod(suspects, light.shape[1])
+    for position, index in by_position(light, rows, cols):
+        r, c = rows[index], cols[index]
+        v, ok = neighbours(light.samples, good, r, c, np.array(light.cfa.nearest(*position, _AROUND)))
+        ok &= np.cumsum(ok, axis=1) <= _TRUSTED
+        middle = masked_median(v.astype(np.float64), ok)
+        if light.is_integer:
+            middle = np.rint(middle)
+        samples[r, c] = np.where(np.isfinite(middle), middle, samples[r, c])
+    return light.with_samples(samples)
+
+
+def _logit(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+def together(rules: Float32, net: Float32, agreement: float) -> Float32:
+    """The mean of two log-likelihood ratios, but at most `agreement` more than the lesser one."""
+    return np.minimum((rules + net) / np.float32(2), np.minimum(rules, net) + np.float32(agreement))
+
+
+@cache
+def shipped_spot() -> SpotDetector:
+    """The shipped spot detector, opened once per process.
+
+    Raises
+    ------
+    ModelError
+        It is missing or not what SHA256SUMS says.
+    """
+    return SpotDetector.open("spot")
