@@ -235,10 +235,10 @@ def _view(parts: list[_Part], shape: tuple[int, int], keep: Callable[[Array], Ar
     best = np.zeros(len(pixels))
     np.maximum.at(best, place, confidence)
     chosen = keep(best)[place] & (confidence >= best[place])
-    dq = np.zeros(shape, np.int32)
+    flags = np.zeros(len(pixels), np.int32)
     start = 0
     for part in parts:
         at = np.flatnonzero(chosen[start : start + len(part.pixels)])
-        dq.reshape(-1)[part.pixels[at]] |= part.flags(at).astype(np.int32)
+        flags[place[start + at]] |= part.flags(at).astype(np.int32)
         start += len(part.pixels)
-    return DefectMap(dq)
+    return DefectMap.listed(shape, pixels[flags != 0], flags[flags != 0])

@@ -35,12 +35,13 @@ def picture(planes: Sequence[DefectMap], longest: int = 1600) -> Array:
     """
     images = []
     for plane in planes:
-        height, width = plane.dq.shape
+        height, width = plane.shape
         step = -(-max(height, width) // longest)
         image = np.empty((-(-height // step), -(-width // step), 3), np.uint8)
         image[:] = _GROUND
-        rows, cols = np.nonzero(plane.bad)
-        flags = plane.dq[rows, cols]
+        pixels = plane.bad_pixels
+        rows, cols = np.divmod(pixels, width)
+        flags = plane.at(pixels)
         for flag, colour in COLOURS:
             chosen = (flags & np.int32(flag)) != 0
             image[rows[chosen] // step, cols[chosen] // step] = colour

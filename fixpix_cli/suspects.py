@@ -65,7 +65,7 @@ _CHUNK = 100_000
 _EDGES = np.array(((-1, 0), (0, -1), (0, 1), (1, 0)))
 
 
-def measure(entries: Any, mosaic: Mosaic, beside: bool = True) -> None:
+def measure(entries: Any, mosaic: Mosaic, noise: NoiseModel, beside: bool = True) -> None:
     """Fill in what one frame says of its suspected pixels: ``low`` to ``squares``, and the fields from ``measured`` on.
 
     Parameters
@@ -73,13 +73,14 @@ def measure(entries: Any, mosaic: Mosaic, beside: bool = True) -> None:
     entries : (N,) structured array of `DTYPE`
         With their pixels; altered in place.
     mosaic : Mosaic
+    noise : NoiseModel
+        Of that mosaic.
     beside : bool
         Whether the neighbours are looked at. ``beside`` is the second least of the direct neighbours' excesses over
         their own colours: a star's light is in all of them, while up to two bad neighbours in a cluster do not count.
         In frames with dense damage it says nothing.
     """
-    good = np.broadcast_to(True, mosaic.shape) if mosaic.is_integer else np.isfinite(mosaic.samples)
-    good, noise = np.ascontiguousarray(good), NoiseModel.of(mosaic)
+    good = None if mosaic.is_integer else np.isfinite(mosaic.samples)
     for start in range(0, len(entries), _CHUNK):  # so that memory does not follow the number of suspects
         part = entries[start : start + _CHUNK]
         rows, cols = np.divmod(part["pixel"], mosaic.shape[1])
@@ -89,7 +90,7 @@ def measure(entries: Any, mosaic: Mosaic, beside: bool = True) -> None:
             part["beside"] = _integers(_beside(mosaic, good, rows, cols) * _scale(mosaic), QUARTERS, _MOST_DN)
 
 
-def _sums(mosaic: Mosaic, good: Bool, noise: NoiseModel, rows: Array, cols: Array) -> dict[str, Array | int]:
+def _sums(mosaic: Mosaic, good: Bool | None, noise: NoiseModel, rows: Array, cols: Array) -> dict[str, Array | int]:
     black, scale = mosaic.black_at(rows, cols).astype(np.float64), _scale(mosaic)
     sample = mosaic.samples[rows, cols].astype(np.float64)
     sample = np.where(np.isfinite(sample), sample, black)
@@ -112,17 +113,16 @@ def _sums(mosaic: Mosaic, good: Bool, noise: NoiseModel, rows: Array, cols: Arra
     }
 
 
-def shows_picture(mosaic: Mosaic) -> bool:
+def shows_picture(mosaic: Mosaic, noise: NoiseModel) -> bool:
     """Whether medians over small neighbourhoods spread by more than noise does, unlike those of darks and biases.
 
     Stars count as a picture where at least one pixel in a thousand has their light; hot pixels, which the medians
     pass over, do not.
     """
     light = mosaic.light()
-    noise = NoiseModel.of(light)
     grid = [np.arange(1, n - 1, max(1, n // 200) | 1) for n in light.shape]
     rows, cols = (axis.reshape(-1) for axis in np.meshgrid(*grid, indexing="ij"))
-    good = np.ascontiguousarray(np.broadcast_to(True, light.shape) if light.is_integer else np.isfinite(light.samples))
+    good = None if light.is_integer else np.isfinite(light.samples)
     middle = _middle(light, good, rows, cols, np.full(len(rows), np.nan)) - light.black_at(rows, cols)
     for _, index in by_position(light, rows, cols):
         known = middle[index][np.isfinite(middle[index])]
@@ -143,7 +143,7 @@ def _integers(values: Array, steps: int, most: float) -> Array:
     return np.rint(np.clip(values, -most, most) * steps).astype(np.int64)
 
 
-def _middle(mosaic: Mosaic, good: Bool, rows: Array, cols: Array, otherwise: Array) -> Array:
+def _middle(mosaic: Mosaic, good: Bool | None, rows: Array, cols: Array, otherwise: Array) -> Array:
     """(N,) float64 medians of the 8 nearest samples of the same colour, DN."""
     middle = np.empty(len(rows))
     for position, index in by_position(mosaic, rows, cols):
@@ -153,7 +153,7 @@ def _middle(mosaic: Mosaic, good: Bool, rows: Array, cols: Array, otherwise: Arr
     return np.where(np.isfinite(middle), middle, otherwise)
 
 
-def _beside(mosaic: Mosaic, good: Bool, rows: Array, cols: Array) -> Array:
+def _beside(mosaic: Mosaic, good: Bool | None, rows: Array, cols: Array) -> Array:
     """(N,) float64: the second least excess among the direct neighbours, DN; 0 where there are fewer than three."""
     near = np.stack([rows, cols], axis=1)[:, None, :] + _EDGES
     inside = ((near >= 0) & (near < mosaic.shape)).all(axis=2)
@@ -161,7 +161,7 @@ def _beside(mosaic: Mosaic, good: Bool, rows: Array, cols: Array) -> Array:
     r, c = near[..., 0].reshape(-1), near[..., 1].reshape(-1)
     sample = mosaic.samples[r, c].astype(np.float64)
     excess = (sample - _middle(mosaic, good, r, c, sample)).reshape(inside.shape)
-    usable = inside & good[near[..., 0], near[..., 1]]
+    usable = inside if good is None else inside & good[near[..., 0], near[..., 1]]
     second = np.sort(np.where(usable, excess, np.inf), axis=1)[:, 1]
     return np.where(usable.sum(axis=1) >= 3, second, 0.0)
 

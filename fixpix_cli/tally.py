@@ -38,7 +38,8 @@ import numpy as np
 from . import kinds, starlight
 from .defects import DefectMap
 from .detection import Detection
-from .mosaic import Array, Bool, Mosaic
+from .mosaic import Array, Mosaic
+from .noise import NoiseModel
 from .suspects import FIELDS, measure, shows_picture, zeros
 
 #: Fixed point of a probability.
@@ -113,7 +114,7 @@ class Tally:
             Of that frame. Where it does not know its damage rate, only the mean of the probabilities is known of this
             frame, no log-odds.
         """
-        rate = found.rate
+        rate, noise = found.rate, NoiseModel.of(mosaic)
         support = _sigmoid(SUPPORT + _logit(rate)) if rate else 1.0
         pixels, values = found.suspects(min(_LEAST, support))
         entries = zeros(len(pixels))
@@ -122,12 +123,12 @@ class Tally:
             entries["pixel"], entries["probability"] = pixels, fixed
             entries["hits"] = fixed >= ONE // 2
             entries["suspected"] = 1
-            measure(entries, mosaic, beside=rate < starlight.SPARSE)
+            measure(entries, mosaic, noise, beside=rate < starlight.SPARSE)
             if rate:
                 ratio = _logit(np.clip(values.astype(np.float64), 1e-12, 1 - 1e-12)) - _logit(rate)
                 entries["supported"] = ratio >= SUPPORT
                 entries["support"] = np.rint(np.minimum(ratio, MOST) * _NAT) * entries["supported"]
-        return cls(mosaic.shape, 1, entries, round(rate * _RATE), int(shows_picture(mosaic)))
+        return cls(mosaic.shape, 1, entries, round(rate * _RATE), int(shows_picture(mosaic, noise)))
 
     @property
     def mean(self) -> Array:
@@ -180,13 +181,11 @@ class Tally:
 
     def light(
         self, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None, precision: float | None = None
-    ) -> Bool:
-        """(H, W) bool: suspects of single frames that the frames together show to be light."""
+    ) -> Array:
+        """(N,) int64, row * W + col: suspects of single frames that the frames together show to be light."""
         chosen = self.chosen(threshold, max_false, precision)
         lit = starlight.on_light(self.entries, chosen, self.shape) | (self.confidence == 0)
-        out = np.zeros(self.shape, bool)
-        out.reshape(-1)[self.entries["pixel"][lit & ~chosen]] = True
-        return out
+        return np.asarray(self.entries["pixel"][lit & ~chosen])
 
     def chosen(
         self, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None, precision: float | None = None
@@ -203,11 +202,9 @@ class Tally:
     def view(
         self, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None, precision: float | None = None
     ) -> DefectMap:
-        """The flags that follow from this evidence: (H, W) DQ bits."""
+        """The flags that follow from this evidence."""
         entries = self.entries[self.chosen(threshold, max_false, precision)]
-        dq = np.zeros(self.shape, np.int32)
-        dq.reshape(-1)[entries["pixel"]] = kinds.flags(entries, self.frames, self.pictures)
-        return DefectMap(dq)
+        return DefectMap.listed(self.shape, entries["pixel"].copy(), kinds.flags(entries, self.frames, self.pictures))
 
 
 def above(

@@ -9,6 +9,7 @@ from fixpix_cli.defects import DQ
 from fixpix_cli.detection import Detection
 from fixpix_cli.inject import SENSOR_TYPES, Injection, inject
 from fixpix_cli.mosaic import Mosaic
+from fixpix_cli.noise import NoiseModel
 from fixpix_cli.simulate import Sensor, landscape
 from fixpix_cli.suspects import FIELDS, shows_picture, zeros
 from fixpix_cli.tally import Tally
@@ -144,5 +145,6 @@ def test_entries_without_levels_are_typed_by_their_excess():
 
 def test_pictures_are_told_from_darks():
     sensor = Sensor(SHAPE, seed=1, defects=0.01)
-    assert not shows_picture(sensor.expose(None, 60, 0, 1))
-    assert shows_picture(sensor.expose(landscape(SHAPE, 1), 1, 0, 1))
+    dark, picture = sensor.expose(None, 60, 0, 1), sensor.expose(landscape(SHAPE, 1), 1, 0, 1)
+    assert not shows_picture(dark, NoiseModel.of(dark))
+    assert shows_picture(picture, NoiseModel.of(picture))

@@ -33,6 +33,8 @@ def diff(
       fixpix maps diff january.map.fits june.map.fits
       fixpix maps diff a.mask.fits b.mask.fits --out changed.fits --json
     """
+    import numpy as np
+
     from .. import maps
     from ..defects import DefectMap
     from ..errors import UsageError
@@ -40,21 +42,21 @@ def diff(
     if threshold is not None and max_false is not None:
         raise UsageError("give --threshold or --max-false, not both")
     one, two = (_flags(path_of(which, store), threshold, max_false) for which in (first, second))
-    planes, notes = maps.for_frame(two, [plane.dq.shape for plane in one.planes], one.row_order)
+    planes, notes = maps.for_frame(two, [plane.shape for plane in one.planes], one.row_order)
     found: dict[str, list[list[int]]] = {"only_first": [], "only_second": [], "other_type": []}
     marks = []
     for number, (a, b) in enumerate(zip(one.planes, planes, strict=True)):
-        mark = DefectMap.empty(a.dq.shape)
-        for name, places in maps.differences_of(a, b).items():
-            found[name] += [[number, *divmod(int(place), a.dq.shape[1])] for place in places]
-            mark.dq.reshape(-1)[places] = (a.dq | b.dq).reshape(-1)[places]
-        marks.append(mark)
+        differences = maps.differences_of(a, b)
+        for name, places in differences.items():
+            found[name] += [[number, *divmod(int(place), a.shape[1])] for place in places]
+        changed = np.sort(np.concatenate(list(differences.values())))
+        marks.append(DefectMap.listed(a.shape, changed, a.at(changed) | b.at(changed)))
     if out is not None:
         maps.write_mask(out, marks, row_order=one.row_order, overwrite=overwrite)
     facts = {
         "first": str(one.path),
         "second": str(two.path),
-        "both": sum(int((a.bad & b.bad).sum()) for a, b in zip(one.planes, planes, strict=True)),
+        "both": sum(len(np.intersect1d(a.bad_pixels, b.bad_pixels)) for a, b in zip(one.planes, planes, strict=True)),
         **found,
         "out": str(out) if out is not None else None,
         "notes": notes,

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from .. import __version__, files, maps, safe, strategy, workers
+from ..defects import DefectMap
 from ..errors import FixpixError, FrameError, RefusedError, UsageError
-from ..mosaic import Bool, Edit, Frame, Lazy
+from ..mosaic import Bool, Edit, Frame
 from .frames import assumed, load, methods_of, per_key, threshold_of
 from .inputs import find, plan
-from .known import Marks, bad_pixels
+from .known import bad_pixels
 from .looking import REMEMBERED, Looked, Packed, camera_key, look
 from .outcomes import DONE, PLANNED, SKIPPED, Common, Outcome, attempt, lost
 from .repairing import NETS, Repair, net_of, repair_plane
@@ -103,7 +104,7 @@ def _correct_one(
             raise FrameError(f"{target}: exists already; use --overwrite, --resume or another --out")
         frame = load(path, common)
         notes = list(assumed(frame))
-        marks: dict[int, Marks] = {}
+        marks: dict[int, DefectMap] = {}
         masks, used, warnings = bad_pixels(frame, common, how, store, looked, weak, marks)
         notes += warnings
         if how.dng == "opcode" and target.suffix.lower() == ".dng":
@@ -127,7 +128,7 @@ def _correct_one(
         said = _said(common, method, defects, used) if how.provenance else None
         flags = b""
         if how.dq and any(map(len, edits)):
-            views = Lazy(len(marks), lambda n: marks[n].view())
+            views = [marks[number] for number in range(len(marks))]
             flags = maps.dq_extensions(views, keys=frame.keys, per_key=per_key(frame))
         notes += files.save(frame, edits, target, overwrite=replacing, provenance=said, extension=flags)
         return Outcome(path, target, DONE, None, defects, defects / frame.pixels, method, used, notes=tuple(notes))

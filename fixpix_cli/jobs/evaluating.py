@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,7 @@ def _evaluate_one(
 
     def work() -> Outcome:
         flags = maps.read_mask(path).planes
-        count, pixels = sum(map(len, flags)), sum(f.dq.size for f in flags)
+        count, pixels = sum(map(len, flags)), sum(math.prod(f.shape) for f in flags)
         if masks is not None:
             kept.append(_score_mask(flags, _required(masks / f"{stem}.mask.fits"), _optional(ignore, stem)))
         else:
@@ -115,7 +116,7 @@ def _score_mask(truth: Sequence[DefectMap], mask: Path, ignore: Path | None) -> 
     ignored = maps.read_mask(ignore).planes if ignore else [None] * len(truth)
     total = Detection()
     for t, f, i in zip(truth, _repeated(flagged, truth), _repeated(ignored, truth), strict=False):
-        if t.dq.shape != f.dq.shape or (i is not None and i.dq.shape != t.dq.shape):
+        if t.shape != f.shape or (i is not None and i.shape != t.shape):
             raise FrameError(f"{mask}: has another shape than its truth")
         total += detection(f.bad, t.bad, i.bad if i is not None else None)
     return total
@@ -131,7 +132,7 @@ def _score_repair(truth: Sequence[DefectMap], clean: Path, repaired: Path, commo
     before, after = files.load(clean, common.assume), files.load(repaired, common.assume)
     total = Correction()
     for t, a, b in zip(truth, before.mosaics, after.mosaics, strict=False):
-        if not t.dq.shape == a.shape == b.shape:
+        if not t.shape == a.shape == b.shape:
             raise FrameError(f"{repaired}: has another shape than its truth or its clean frame")
         total += correction(a, b.samples, t.bad)
     return total

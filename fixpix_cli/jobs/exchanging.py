@@ -94,7 +94,7 @@ def _exported(path: Path, wanted: Wanted) -> Outcome:
         if not 0 <= wanted.plane < len(planes):
             raise UsageError(f"{path}: has {len(planes)} planes, counted from 0; there is no plane {wanted.plane}")
         planes = [planes[wanted.plane]]
-    shape = (planes[0].dq.shape[0], planes[0].dq.shape[1])
+    shape = planes[0].shape
     sensor = _sensor(frame, wanted.plane or 0, shape)
     sensor = replace(sensor, row_order=order)
     if mask.camera is not None and frame is None:
@@ -174,7 +174,7 @@ def _imported(path: Path, wanted: Wanted) -> Outcome:
     notes = [*listed.notes, *(f"left out: {problem}" for problem in listed.problems)]
     if not wanted.common.dry_run:
         cards = [("FPXFROM", name, "format that this mask was imported from")]
-        alike = len({plane.dq.shape for plane in listed.planes}) == 1
+        alike = len({plane.shape for plane in listed.planes}) == 1
         maps.write_mask(
             target,
             listed.planes,
@@ -203,8 +203,8 @@ def _check(path: Path, listed: foreign.Listed, wanted: Wanted) -> None:
 
 def _check_shape(path: Path, listed: foreign.Listed, sensor: foreign.Sensor) -> None:
     for plane in listed.planes:
-        if sensor.shape is not None and plane.dq.shape != sensor.shape:
-            (rows, cols), (own_rows, own_cols) = sensor.shape, plane.dq.shape
+        if sensor.shape is not None and plane.shape != sensor.shape:
+            (rows, cols), (own_rows, own_cols) = sensor.shape, plane.shape
             raise MismatchError(f"{path}: is of {own_rows} x {own_cols} pixels, not {rows} x {cols}")
 
 
@@ -222,8 +222,8 @@ def _outcome(
     for plane in planes:
         for kind, count in plane.counts().items():
             types[kind] = types.get(kind, 0) + count
-    pixels = int(sum(np.prod(plane.dq.shape) for plane in planes))
-    facts = {"format": name, "types": types, "shape": list(planes[0].dq.shape), "planes": len(planes)}
+    pixels = int(sum(np.prod(plane.shape) for plane in planes))
+    facts = {"format": name, "types": types, "shape": list(planes[0].shape), "planes": len(planes)}
     lost_ = [note.removeprefix("lost: ") for note in notes if note.startswith("lost: ")]
     return Outcome(
         path,

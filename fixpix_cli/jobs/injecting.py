@@ -13,7 +13,7 @@ from .. import files, maps, safe
 from ..defects import DefectMap
 from ..errors import FrameError, UsageError
 from ..inject import Injection, inject
-from ..mosaic import Edit, Lazy
+from ..mosaic import Edit
 from .frames import assumed, load, moment_name, per_key
 from .inputs import find, plan
 from .outcomes import DONE, PLANNED, Common, Outcome, attempt, lost
@@ -74,19 +74,13 @@ def _inject_one(
                 where=chosen[number].bad if chosen else None,
             )
             edits.append(Edit.between(mosaic.samples, damage.samples))
-            marks.append((mosaic.shape, np.flatnonzero(damage.dq), damage.dq[damage.dq != 0]))
-
-        def truth_of(number: int) -> DefectMap:
-            shape, places, flags = marks[number]
-            empty = DefectMap.empty(shape)
-            empty.dq.reshape(-1)[places] = flags
-            return empty
-
-        count = sum(len(places) for _, places, _ in marks)
+            places = np.flatnonzero(damage.dq)
+            marks.append(DefectMap.listed(mosaic.shape, places, damage.dq.reshape(-1)[places]))
+        count = sum(map(len, marks))
         target.parent.mkdir(parents=True, exist_ok=True)
         maps.write_mask(
             truth,
-            Lazy(len(marks), truth_of),
+            marks,
             keys=frame.keys,
             per_key=per_key(frame),
             row_order=frame.row_order,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +21,6 @@ from .outcomes import Common
 from .repairing import Repair
 
 
-@dataclass(frozen=True, eq=False)
-class Marks:
-    """The flags of one plane's bad pixels, without the others: shape, flat places, DQ bits."""
-
-    shape: tuple[int, int]
-    places: Array
-    flags: Array
-
-    @classmethod
-    def of(cls, bad: Bool, views: Sequence[DefectMap]) -> Marks:
-        """The union of some views' flags at the pixels of a mask."""
-        places = np.flatnonzero(bad)
-        flags = np.zeros(len(places), np.int32)
-        for view in views:
-            flags |= view.dq.reshape(-1)[places]
-        return cls((bad.shape[0], bad.shape[1]), places, flags)
-
-    def view(self) -> DefectMap:
-        """All pixels' flags."""
-        whole = DefectMap.empty(self.shape)
-        whole.dq.reshape(-1)[self.places] = self.flags
-        return whole
-
-
 def bad_pixels(
     frame: Frame,
     common: Common,
@@ -52,7 +28,7 @@ def bad_pixels(
     store: Path,
     looked: Looked | None,
     weak: list[Packed] | None,
-    marks: dict[int, Marks],
+    marks: dict[int, DefectMap],
 ) -> tuple[Sequence[Bool], Path | None, list[str]]:
     """Which pixels are bad in each plane of each moment, from which map, with warnings.
 
@@ -91,15 +67,30 @@ def bad_pixels(
             else:
                 alone = single(tallies_of([mosaic], frame.conditions, common.threads)[0], common)
             views.append(alone if together is None else spare(alone, together[number % len(together)]))
-        for view in views:
-            found |= repairable(mosaic, view.bad)
+        pixels = [_repairable(mosaic, view.bad_pixels) for view in views]
+        for part in pixels:
+            found.reshape(-1)[part] = True
         if how.dq:
-            marks[number] = Marks.of(found, views)
+            every = np.unique(np.concatenate(pixels)) if pixels else np.empty(0, np.int64)
+            flags = np.zeros(len(every), np.int32)
+            for view in views:
+                flags |= view.at(every)
+            marks[number] = DefectMap.listed(mosaic.shape, every, flags)
         return found
 
     if frame.moments == 1:  # at once, so that the maps' flags need not be kept
         return [bad(number) for number in range(len(frame.mosaics))], used, notes
     return Lazy(len(frame.mosaics), bad), used, notes
+
+
+def _repairable(mosaic: Mosaic, pixels: Array) -> Array:
+    """Those of some pixels, given by row * W + col, that a repair touches; see `repair.repairable`."""
+    rows, cols = np.divmod(pixels, max(1, mosaic.shape[1]))
+    area = mosaic.active
+    inside = (rows >= area.top) & (rows < area.bottom) & (cols >= area.left) & (cols < area.right)
+    if not mosaic.is_integer:
+        inside &= np.isfinite(mosaic.at(rows, cols))
+    return pixels[inside]
 
 
 def _fit(mask: maps.MaskFile, frame: Frame, common: Common) -> tuple[list[DefectMap], list[str]]:

@@ -35,19 +35,15 @@ class Packed:
 
     @classmethod
     def of(cls, flags: DefectMap) -> Packed:
-        places = np.flatnonzero(flags.dq)
-        steps = np.diff(places, prepend=0).astype("<u4")
-        bits = flags.dq.reshape(-1)[places].astype("<i4")
-        return cls((flags.dq.shape[0], flags.dq.shape[1]), zlib.compress(steps.tobytes() + bits.tobytes(), 1))
+        steps, bits = np.diff(flags.pixels, prepend=0).astype("<u4"), flags.flags.astype("<i4")
+        return cls(flags.shape, zlib.compress(steps.tobytes() + bits.tobytes(), 1))
 
     def view(self) -> DefectMap:
         """All pixels' flags."""
         raw = zlib.decompress(self.data)
         half = len(raw) // 2
-        whole = DefectMap.empty(self.shape)
-        places = np.cumsum(np.frombuffer(raw[:half], "<u4"), dtype=np.int64)
-        whole.dq.reshape(-1)[places] = np.frombuffer(raw[half:], "<i4")
-        return whole
+        pixels = np.cumsum(np.frombuffer(raw[:half], "<u4"), dtype=np.int64)
+        return DefectMap.listed(self.shape, pixels, np.frombuffer(raw[half:], "<i4").astype(np.int32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,20 +92,24 @@ def agreed(sums: Sequence[Tally], common: Common) -> list[DefectMap] | None:
     """The pixels that some frames together find bad, and with `LIGHT` alone those that they show to be light."""
     if sums[0].frames < 3:
         return None
-    views = [single(tally, common) for tally in sums]
-    for tally, view in zip(sums, views, strict=True):
-        view.dq[tally.light(threshold_of(common), common.max_false, common.precision)] = LIGHT
+    views = []
+    for tally in sums:
+        light = tally.light(threshold_of(common), common.max_false, common.precision)
+        views.append(single(tally, common) | DefectMap.listed(tally.shape, light, np.full(len(light), LIGHT, np.int32)))
     return views
 
 
 def bad_of(together: DefectMap) -> DefectMap:
     """What some frames together find bad."""
-    return DefectMap(np.where(together.bad, together.dq, np.int32(0)))
+    pixels = together.bad_pixels
+    return DefectMap.listed(together.shape, pixels, together.at(pixels))
 
 
 def spare(alone: DefectMap, together: DefectMap) -> DefectMap:
     """What one frame finds bad, without what is light to the frames together."""
-    return DefectMap(np.where(together.dq == LIGHT, np.int32(0), alone.dq))
+    pixels, flags = alone.pixels, alone.flags
+    kept = together.at(pixels) != LIGHT
+    return DefectMap.listed(alone.shape, pixels[kept], flags[kept])
 
 
 def camera_key(looked: Looked | None) -> str:

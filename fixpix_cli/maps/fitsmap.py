@@ -136,7 +136,7 @@ def _dq_hdu(planes: Sequence[DefectMap], extver: int) -> Any:
 def _stacked(planes: Sequence[DefectMap]) -> Array:
     """(N, H, W) int32 in a file without a name: of a long series only the pages in use lie in memory."""
     with tempfile.TemporaryFile() as scratch:
-        stack = np.memmap(scratch, np.int32, "w+", shape=(len(planes), *planes[0].dq.shape))
+        stack = np.memmap(scratch, np.int32, "w+", shape=(len(planes), *planes[0].shape))
     for number, plane in enumerate(planes):
         if plane.dq.any():  # what is not written stays a hole of zeros
             stack[number] = plane.dq
@@ -293,7 +293,7 @@ def for_frame(
         want, got = (" + ".join(f"{h} x {w}" for h, w in group) for group in (shapes, have))
         raise MismatchError(f"{mask.path}: is {got} pixels, the frame {want}; use a map made from this camera's frames")
     if row_order and mask.row_order and row_order != mask.row_order:
-        flipped = [DefectMap(plane.dq[::-1]) for plane in mask.planes]
+        flipped = [plane.upside_down() for plane in mask.planes]
         return flipped, [f"{mask.path}: row order {mask.row_order} flipped to {row_order}"]
     return list(mask.planes), []
 

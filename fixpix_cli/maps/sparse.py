@@ -11,60 +11,20 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from .. import fitsheader
-from ..defects import DQ, DefectMap
-from ..mosaic import Array, Bool
+from ..defects import DefectMap
+from ..mosaic import Array
 
 #: More blocks than this take longer here than astropy takes for the whole image.
 _MOST_BLOCKS = 20_000
 #: RICE_1 of 4-byte integers: pixels of a block, bits of its code, the code of a block that is not compressed.
 _BLOCK, _CODE, _PLAIN = 32, 5, 26
-
-
-class Listed(DefectMap):
-    """The flags of one plane as a list of its bad pixels; the (H, W) image is made when somebody asks for it.
-
-    Parameters
-    ----------
-    extent : (H, W)
-    places : (N,) int64 array
-        Row-major numbers of the pixels with flags, rising.
-    flags : (N,) int32 array of DQ bits
-    """
-
-    extent: tuple[int, int]
-    places: Array
-    flags: Array
-
-    def __init__(self, extent: tuple[int, int], places: Array, flags: Array) -> None:
-        for name, value in (("extent", extent), ("places", places), ("flags", flags)):
-            object.__setattr__(self, name, value)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.extent
-
-    @cached_property
-    def dq(self) -> npt.NDArray[np.int32]:
-        dq = np.zeros(self.shape, np.int32)
-        dq.reshape(-1)[self.places] = self.flags
-        return dq
-
-    @property
-    def bad(self) -> Bool:
-        bad = np.zeros(self.shape, bool)
-        bad.reshape(-1)[self.places[self.flags & np.int32(DQ.DO_NOT_USE) != 0]] = True
-        return bad
-
-    def __len__(self) -> int:
-        return int(np.count_nonzero(self.flags & np.int32(DQ.DO_NOT_USE)))
 
 
 def is_listed(path: Path) -> bool:
@@ -150,7 +110,7 @@ def _planes(header: Mapping[str, Any], data: bytes) -> list[DefectMap] | None:
                 return None
             places.append(found[0] + band * down * width)
             flags.append(found[1])
-        planes.append(Listed((height, width), np.concatenate(places), np.concatenate(flags)))
+        planes.append(DefectMap.listed((height, width), np.concatenate(places), np.concatenate(flags)))
     return planes
 
 

@@ -140,11 +140,11 @@ def _level(tally: Tally, index: Array) -> tuple[Array, Array]:
 
 def differences_of(one: DefectMap, two: DefectMap) -> dict[str, Array]:
     """Where two maps of one plane differ: flat pixel numbers only in the first, only in the second, of other type."""
-    a, b = one.bad, two.bad
-    flags = np.int32(sum(int(flag) for flag in TYPES))
-    other = a & b & ((one.dq & flags) != (two.dq & flags))
+    a, b = one.bad_pixels, two.bad_pixels
+    types = np.int32(sum(int(flag) for flag in TYPES))
+    both = np.intersect1d(a, b, assume_unique=True)
     return {
-        "only_first": np.flatnonzero(a & ~b),
-        "only_second": np.flatnonzero(b & ~a),
-        "other_type": np.flatnonzero(other),
+        "only_first": np.setdiff1d(a, b, assume_unique=True),
+        "only_second": np.setdiff1d(b, a, assume_unique=True),
+        "other_type": both[(one.at(both) ^ two.at(both)) & types != 0],
     }

@@ -32,7 +32,7 @@ def some(shape=(13, 37), seed=0, rate=0.1):
 
 def through(tmp_path, plane, name, sensor=None, suffix=None):
     """Write and read again."""
-    sensor = sensor or foreign.Sensor(plane.dq.shape)
+    sensor = sensor or foreign.Sensor(plane.shape)
     path = Path(tmp_path) / f"map{suffix or foreign.keeper(name).SUFFIX}"
     foreign.write(path, [plane], sensor, name)
     return foreign.read(path, sensor, name)[0]
@@ -176,7 +176,7 @@ def test_our_ecsv_is_one_for_astropy(tmp_path):
     foreign.write(tmp_path / "a.ecsv", [plane], foreign.Sensor(model='A "quoted" camera', serial="7"), "lsst")
     table = Table.read(tmp_path / "a.ecsv")
     assert table.meta["OBSTYPE"] == "defects" and table.meta["INSTRUME"] == 'A "quoted" camera'
-    total = np.zeros(plane.dq.shape, int)
+    total = np.zeros(plane.shape, int)
     for row in table:
         total[row["y0"] : row["y0"] + row["height"], row["x0"] : row["x0"] + row["width"]] += 1
     assert np.array_equal(total, plane.bad.astype(int)), "boxes are disjoint and cover the bad pixels"
@@ -345,7 +345,7 @@ def test_boxes_are_few():
 def test_a_real_phone_mask_of_matlab(data, tmp_path):
     listed, name = foreign.read(data / "maps/sidd_phone_DefectivePixelsMask.mat", foreign.Sensor())
     plane = listed.planes[0]
-    assert name == "matlab" and plane.dq.shape == (3044, 4048) and 1000 < len(plane) < 2_000_000
+    assert name == "matlab" and plane.shape == (3044, 4048) and 1000 < len(plane) < 2_000_000
     foreign.write(tmp_path / "a.mat", [plane], foreign.Sensor(), "matlab")
     again, _ = foreign.read(tmp_path / "a.mat", foreign.Sensor())
     assert np.array_equal(again.planes[0].dq, plane.dq)

@@ -5,7 +5,7 @@ import pytest
 from astropy.io import fits
 
 from fixpix_cli import maps
-from fixpix_cli.defects import DQ, DefectMap
+from fixpix_cli.defects import DQ, DefectMap, ListedMap
 from fixpix_cli.errors import UnreadableError
 from fixpix_cli.maps import sparse
 
@@ -51,7 +51,7 @@ def test_one_extension_per_plane_and_its_header(tmp_path):
     mask = maps.read_mask(path)
     assert mask.row_order == "TOP-DOWN" and mask.header == {"FPXRATE": 0.01, "FPXKIND": "relative"}
     assert [np.array_equal(a.dq, b) for a, b in zip(mask.planes, planes, strict=True)] == [True, True]
-    assert isinstance(mask.planes[0], sparse.Listed)
+    assert isinstance(mask.planes[0], ListedMap)
 
 
 def test_other_peoples_masks_are_astropys(tmp_path):

@@ -224,7 +224,7 @@ def losses(planes: Sequence[DefectMap], name: str) -> Losses:
     module = keeper(name)
     types: dict[str, int] = {}
     for plane in planes:
-        flags = plane.dq[plane.bad]
+        flags = plane.at(plane.bad_pixels)
         kept = module.keeps(flags)
         for flag in TYPES:
             if count := int(np.count_nonzero((flags & int(flag)) & ~kept)):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from ...defects import DefectMap
 from ...mosaic import Area
 from .places import Listed, Places, Sensor
@@ -29,9 +31,9 @@ def embedded(listed: Listed, area: Area, shape: tuple[int, int]) -> Listed:
     """Planes of the area as planes of the whole stored frame."""
     planes = []
     for plane in listed.planes:
-        whole = DefectMap.empty(shape)
-        whole.dq[area.slices] = plane.dq
-        planes.append(whole)
+        whole = np.zeros(shape, np.int32)
+        whole[area.slices] = plane.dq
+        planes.append(DefectMap(whole))
     return replace(listed, planes=tuple(planes))
 
 

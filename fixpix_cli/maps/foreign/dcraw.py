@@ -30,7 +30,7 @@ def keeps(flags: Flags) -> Flags:
 
 def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     """Write the list; returns notes."""
-    shape = (plane.dq.shape[0], plane.dq.shape[1])
+    shape = plane.shape
     area, notes = visible(sensor, shape)
     inside, lost = cut(plane, area)
     body = "".join(f"{col} {row} 0\n" for row, col, _ in points(inside))

@@ -42,7 +42,7 @@ def keeps(flags: Flags) -> Flags:
 
 def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     """Write the mask; returns notes."""
-    height, width = plane.dq.shape
+    height, width = plane.shape
     cards = {
         "EDF_DataBlockID": "0.Image.Psd",
         "EDF_BinarySize": height * width,

@@ -30,7 +30,7 @@ def keeps(flags: Flags) -> Flags:
 
 def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     """Write the mask; returns notes."""
-    height, width = plane.dq.shape
+    height, width = plane.shape
     padded = np.zeros((height, -(-width // 32) * 32), bool)
     padded[:, :width] = plane.bad
     header = MAGIC + struct.pack("<3i", width, height, 1)

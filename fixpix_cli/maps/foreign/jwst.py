@@ -40,7 +40,7 @@ def keeps(flags: Flags) -> Flags:
 
 def write(path: Path, planes: Sequence[DefectMap], sensor: Sensor) -> list[str]:
     """Write the planes; returns notes."""
-    alike = len({plane.dq.shape for plane in planes}) == 1
+    alike = len({plane.shape for plane in planes}) == 1
     keys = range(1, len(planes) + 1)
     write_mask(path, planes, keys=keys, per_key=not alike, row_order=sensor.row_order, overwrite=True)
     return []
@@ -94,9 +94,7 @@ def _translated(data: Array, names: dict[int, str], lost: dict[str, int]) -> Def
             lost[f"as {name}"] = lost.get(f"as {name}", 0) + count
         if count := int((there & ~avoid).sum()):
             lost[name] = lost.get(name, 0) + count
-    plane = DefectMap.empty((data.shape[0], data.shape[1]))
-    plane.dq.reshape(-1)[places] = flags
-    return plane
+    return DefectMap.listed((data.shape[0], data.shape[1]), places, flags)
 
 
 def _notes(lost: dict[str, int]) -> list[str]:

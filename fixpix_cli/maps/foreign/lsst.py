@@ -55,7 +55,7 @@ def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     text = [
         "# %ECSV 1.0",
         "# ---",
-        f"# # {comment((plane.dq.shape[0], plane.dq.shape[1]))}",
+        f"# # {comment(plane.shape)}",
         "# datatype:",
         *columns,
         "# - {name: reason, datatype: string}",

@@ -43,7 +43,7 @@ def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
         table.header["OBSTYPE"] = "defects"
         table.header["HIERARCH DEFECTS_SCHEMA"] = "Simple"
         table.header["HIERARCH DEFECTS_SCHEMA_VERSION"] = 1
-        table.header["FPXROWS"], table.header["FPXCOLS"] = plane.dq.shape
+        table.header["FPXROWS"], table.header["FPXCOLS"] = plane.shape
         for key, value in (("INSTRUME", sensor.model), ("DET_SER", sensor.serial)):
             if value:
                 table.header[key] = value.encode("ascii", "replace").decode()

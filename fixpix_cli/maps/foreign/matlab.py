@@ -49,7 +49,7 @@ def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     matrix = b"".join(
         (
             _element(_UINT32, struct.pack("<2I", 9 | _LOGICAL, 0)),
-            _element(_INT32, struct.pack("<2i", *plane.dq.shape)),
+            _element(_INT32, struct.pack("<2i", *plane.shape)),
             _element(_INT8, _NAME),
             _element(_UINT8, plane.bad.astype(np.uint8).tobytes(order="F")),
         )

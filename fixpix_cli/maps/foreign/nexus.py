@@ -94,8 +94,7 @@ def read(path: Path, sensor: Sensor) -> Listed:
     flags = np.where(bad, int(DQ.DO_NOT_USE), 0)
     for flag, bit in (*BITS.items(), (DQ.OTHER_BAD_PIXEL, _GAP)):
         flags |= np.where(bad & (words >> bit & 1 == 1), int(flag), 0)
-    plane = DefectMap.empty((mask.shape[0], mask.shape[1]))
-    plane.dq.reshape(-1)[places] = flags
+    plane = DefectMap.listed((mask.shape[0], mask.shape[1]), places, flags)
     return Listed((plane,), notes=tuple(_notes(words, bad)))
 
 

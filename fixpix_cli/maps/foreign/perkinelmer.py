@@ -39,7 +39,7 @@ def keeps(flags: Flags) -> Flags:
 
 def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     """Write the map; returns notes."""
-    height, width = plane.dq.shape
+    height, width = plane.shape
     usable = np.zeros((height + 2, width + 2), bool)
     usable[1:-1, 1:-1] = ~plane.bad
     text = [_HEAD.format(width, height)]

@@ -20,7 +20,7 @@ def keeps(flags: Flags) -> Flags:
 
 def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     """Write the list; returns notes."""
-    shape = (plane.dq.shape[0], plane.dq.shape[1])
+    shape = plane.shape
     head = [HEAD, f"# {comment(shape)}", f"# Defect count: {len(plane)}"]
     body = [f"{col} {row}" for row, col, _ in points(plane)]
     path.write_text("\n".join([*head, *body, ""]), encoding="ascii", newline="\n")

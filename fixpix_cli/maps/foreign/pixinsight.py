@@ -57,4 +57,4 @@ def read(path: Path, sensor: Sensor) -> Listed:
     listed = places.listed(shape_of(path, sensor))
     if sensor.row_order != "BOTTOM-UP":
         return listed
-    return Listed(tuple(DefectMap(p.dq[::-1].copy()) for p in listed.planes), listed.problems, listed.notes)
+    return Listed(tuple(p.upside_down() for p in listed.planes), listed.problems, listed.notes)

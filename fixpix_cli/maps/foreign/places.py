@@ -115,7 +115,7 @@ class Places:
         count = 1 + max((box[1] for box in self.boxes), default=0)
         if count > 64:
             raise UnreadableError(f"{self.path}: speaks of {count} planes; a frame has a few")
-        planes = [DefectMap.empty((height, width)) for _ in range(count)]
+        planes = [np.zeros((height, width), np.int32) for _ in range(count)]
         repeated: list[int] = []
         for line, plane, row, col, rows, cols, flags in self.boxes:
             bottom = height if rows < 0 else row + rows
@@ -125,14 +125,14 @@ class Places:
                 why = f"{what} at column {col}, row {row} lies outside of the {width} x {height} pixels"
                 self.problems.append(Problem(line, why))
                 continue
-            part = planes[plane].dq[row:bottom, col:right]
+            part = planes[plane][row:bottom, col:right]
             if (part & int(DQ.DO_NOT_USE)).any():
                 repeated.append(line)
             part |= np.int32(flags)
         if repeated:
             self.notes.append(f"pixels of lines before them are repeated by {_some(repeated)}")
         self.problems.sort(key=lambda problem: problem.line)
-        return tuple(planes)
+        return tuple(map(DefectMap, planes))
 
     def listed(self, shape: tuple[int, int], row_order: str = "") -> Listed:
         """The planes with problems and notes."""
@@ -162,10 +162,8 @@ def check_shape(path: Path, shape: tuple[int, int]) -> tuple[int, int]:
 
 def as_kept(plane: DefectMap, keeps: Callable[[Flags], Flags]) -> DefectMap:
     """The plane with the flags that a format keeps, on bad pixels only."""
-    places = np.flatnonzero(plane.bad)
-    whole = DefectMap.empty((plane.dq.shape[0], plane.dq.shape[1]))
-    whole.dq.reshape(-1)[places] = keeps(plane.dq.reshape(-1)[places])
-    return whole
+    places = plane.bad_pixels
+    return DefectMap.listed(plane.shape, places, keeps(plane.at(places)))
 
 
 def brightness(flags: Flags, bright: int, dark: int) -> Flags:

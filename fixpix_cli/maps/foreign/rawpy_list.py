@@ -30,7 +30,7 @@ def is_list(shape: tuple[int, ...], kind: str) -> bool:
 
 def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     """Write the list; returns notes."""
-    area, notes = visible(sensor, (plane.dq.shape[0], plane.dq.shape[1]))
+    area, notes = visible(sensor, plane.shape)
     inside, lost = cut(plane, area)
     with path.open("wb") as stream:
         np.save(stream, np.argwhere(inside.bad))

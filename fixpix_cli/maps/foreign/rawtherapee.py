@@ -41,7 +41,7 @@ def default_name(sensor: Sensor) -> str:
 
 def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     """Write the list; returns notes."""
-    shape = (plane.dq.shape[0], plane.dq.shape[1])
+    shape = plane.shape
     area, notes = visible(sensor, shape)
     inside, lost = cut(plane, area)
     body = "".join(f"{col} {row}\n" for row, col, _ in points(inside))

@@ -31,7 +31,7 @@ def keeps(flags: Flags) -> Flags:
 
 def write(path: Path, plane: DefectMap, sensor: Sensor) -> list[str]:
     """Write the list; returns notes."""
-    shape = (plane.dq.shape[0], plane.dq.shape[1])
+    shape = plane.shape
     area, _ = visible(sensor, shape)
     inside, notes = cut(as_kept(plane, keeps), area)
     bottom = area.bottom - area.top - 1
@@ -66,7 +66,7 @@ def read(path: Path, sensor: Sensor) -> Listed:
     area, _ = visible(sensor, shape)
     listed = places.listed((area.bottom - area.top, area.right - area.left))
     if sensor.upward is not False:
-        listed = replace(listed, planes=tuple(DefectMap(plane.dq[::-1]) for plane in listed.planes))
+        listed = replace(listed, planes=tuple(plane.upside_down() for plane in listed.planes))
     if sensor.upward is None:
         listed = replace(listed, notes=(*listed.notes, _UNKNOWN))
     return embedded(listed, area, shape)

@@ -33,9 +33,9 @@ def names(flags: int) -> str:
 
 def write(path: Path, planes: Sequence[DefectMap], sensor: Sensor) -> list[str]:
     """Write the table; returns notes."""
-    if len({plane.dq.shape for plane in planes}) > 1:
+    if len({plane.shape for plane in planes}) > 1:
         raise UsageError("the map's planes differ in size, which a table cannot say; choose one with --plane N")
-    rows, cols = planes[0].dq.shape
+    rows, cols = planes[0].shape
     several = len(planes) > 1
     text = [f"# {comment((rows, cols))}", f"{'plane,' if several else ''}row,col,dq,type"]
     for number, plane in enumerate(planes):
