@@ -19,6 +19,8 @@ from ..mosaic import Array
 _CATEGORY = np.array([min(d, 65536 - d).bit_length() for d in range(65536)], np.uint8)
 #: Bytes that an encoder may leave unused after the last pixel.
 _SLACK = 32
+#: Bits of what has no code.
+_NO_CODE = 255
 
 
 class LossyError(ValueError):
@@ -30,8 +32,8 @@ class Ljpeg:
     """Header of a lossless JPEG stream (ITU-T T.81, annexes B and H).
 
     precision in bits; height, width, components; predictor 1 to 7; shift: point
-    transform; restart: samples between restart markers, 0 without; lengths:
-    (17,) code lengths by category for each component; start: of the entropy coded data.
+    transform; restart: samples between restart markers, 0 without; lengths and codes:
+    (17,) of the Huffman codes by category for each component; start: of the entropy coded data.
     """
 
     precision: int
@@ -42,6 +44,7 @@ class Ljpeg:
     shift: int
     restart: int
     lengths: tuple[Array, ...]
+    codes: tuple[Array, ...]
     start: int
 
 
@@ -60,7 +63,7 @@ def ljpeg_header(data: bytes) -> Ljpeg:
     place, restart = 2, 0
     frame: tuple[int, ...] = ()
     names: list[int] = []
-    tables: dict[int, Array] = {}
+    tables: dict[int, tuple[Array, Array]] = {}
     while place + 4 <= len(data):
         if data[place] != 0xFF:
             raise ValueError("damaged JPEG markers")
@@ -91,22 +94,30 @@ def ljpeg_header(data: bytes) -> Ljpeg:
     raise ValueError("truncated JPEG")
 
 
-def _huffman(body: bytes) -> dict[int, Array]:
-    """Code lengths by category of the tables in a DHT segment."""
+def _huffman(body: bytes) -> dict[int, tuple[Array, Array]]:
+    """Lengths and codes by category of the tables in a DHT segment (T.81, annex C)."""
     tables, place = {}, 0
     while place + 17 <= len(body):
         counts = body[place + 1 : place + 17]
         symbols = body[place + 17 : place + 17 + sum(counts)]
-        lengths = np.zeros(256, np.int64)
-        for symbol, length in zip(symbols, np.repeat(np.arange(1, 17), list(counts)), strict=False):
-            lengths[symbol] = length
-        tables[body[place]] = lengths[:17]
+        lengths, codes = np.zeros((2, 256), np.int64)
+        code, last = 0, 0
+        for symbol, length in zip(symbols, np.repeat(np.arange(1, 17), list(counts)).tolist(), strict=False):
+            code <<= length - last
+            lengths[symbol], codes[symbol] = length, code & 0xFFFF
+            code, last = code + 1, length
+        tables[body[place]] = lengths[:17], codes[:17]
         place += 17 + sum(counts)
     return tables
 
 
 def _scan(
-    body: bytes, frame: tuple[int, ...], names: list[int], tables: dict[int, Array], restart: int, start: int
+    body: bytes,
+    frame: tuple[int, ...],
+    names: list[int],
+    tables: dict[int, tuple[Array, Array]],
+    restart: int,
+    start: int,
 ) -> Ljpeg:
     if not frame:
         raise ValueError("JPEG without a frame header")
@@ -120,8 +131,8 @@ def _scan(
     if not 1 <= predictor <= 7:
         raise ValueError(f"JPEG predictor {predictor}")
     precision, height, width, _ = frame
-    lengths = tuple(tables[chosen[name]] for name in names)
-    return Ljpeg(precision, height, width, count, predictor, shift, restart, lengths, start)
+    lengths, codes = (tuple(tables[chosen[name]][part] for name in names) for part in (0, 1))
+    return Ljpeg(precision, height, width, count, predictor, shift, restart, lengths, codes, start)
 
 
 def check_ljpeg(data: bytes, header: Ljpeg, pixels: Array) -> None:
@@ -138,32 +149,57 @@ def check_ljpeg(data: bytes, header: Ljpeg, pixels: Array) -> None:
     ValueError
         The entropy coded data are too short or too long for these pixels.
     """
-    end = data.rfind(b"\xff\xd9")
-    if end < header.start:
-        raise ValueError("truncated JPEG, its end marker is missing")
+    end = end_of(data, header)
     if header.restart:
         return  # differences then start anew within the tile; no camera writes that
-    coded = end - header.start - data.count(b"\xff\x00", header.start, end)
-    pixels = pixels.astype(np.uint16, copy=False)
-    needed = 0
-    for n, lengths in enumerate(header.lengths):
-        seen = np.bincount(_CATEGORY[_differences(pixels[..., n], header)].ravel(), minlength=17)
-        if np.any(lengths[seen > 0] == 0):
-            raise ValueError("damaged JPEG, its pixels need codes that it does not have")
-        extra = np.arange(17)
-        extra[16] = 0  # the one difference of 32768 needs no further bits
-        needed += int(np.sum(seen * (lengths + extra)))
-    if not 0 <= coded - (needed + 7) // 8 <= _SLACK:
+    needed = costs(differences(pixels, header), header)
+    if needed is None:
+        raise ValueError("damaged JPEG, its pixels need codes that it does not have")
+    coded = end - header.start - data.count(b"\xff\0", header.start, end)
+    if not fits(coded, needed):
         raise ValueError("truncated or damaged JPEG, its pixels do not match its length")
 
 
-def _differences(plane: Array, header: Ljpeg) -> Array:
-    """(H, W) uint16 prediction errors modulo 2^16 of one component (T.81, table H.1)."""
-    left, above, corner = plane[1:, :-1], plane[:-1, 1:], plane[:-1, :-1]
-    out = np.empty_like(plane)
-    out[0, 0] = (int(plane[0, 0]) - (1 << (header.precision - 1))) & 0xFFFF
-    out[0, 1:] = plane[0, 1:] - plane[0, :-1]
-    out[1:, 0] = plane[1:, 0] - plane[:-1, 0]
+def end_of(data: bytes, header: Ljpeg) -> int:
+    """Where the end marker stands.
+
+    Raises
+    ------
+    ValueError
+        It is missing.
+    """
+    end = data.rfind(b"\xff\xd9")
+    if end < header.start:
+        raise ValueError("truncated JPEG, its end marker is missing")
+    return end
+
+
+def fits(coded: int, needed: Array) -> bool:
+    """Whether so many bytes, without those that follow a byte of 255, hold codes of these (H, W, C) bits."""
+    return 0 <= coded - (int(needed.sum(dtype=np.int64)) + 7) // 8 <= _SLACK
+
+
+def costs(values: Array, header: Ljpeg) -> Array | None:
+    """(H, W, C) uint8 bits that the (H, W, C) prediction errors take; None where one has no code."""
+    extra = np.arange(17)
+    extra[16] = 0  # the one difference of 32768 needs no further bits
+    by_category = [np.where(lengths > 0, lengths + extra, _NO_CODE).astype(np.uint8) for lengths in header.lengths]
+    category = _CATEGORY.take(values, mode="wrap")  # the fastest way: every index is within
+    if all(np.array_equal(one, by_category[0]) for one in by_category):
+        out = by_category[0].take(category, mode="wrap")
+    else:
+        out = np.stack([one.take(category[..., n], mode="wrap") for n, one in enumerate(by_category)], axis=-1)
+    return None if int(out.max()) == _NO_CODE else out
+
+
+def differences(pixels: Array, header: Ljpeg) -> Array:
+    """(H, W, C) uint16 prediction errors modulo 2^16 (T.81, table H.1)."""
+    pixels = pixels.astype(np.uint16, copy=False)
+    left, above, corner = pixels[1:, :-1], pixels[:-1, 1:], pixels[:-1, :-1]
+    out = np.empty_like(pixels)
+    out[0, 0] = pixels[0, 0] - np.uint16(1 << (header.precision - 1))
+    out[0, 1:] = pixels[0, 1:] - pixels[0, :-1]
+    out[1:, 0] = pixels[1:, 0] - pixels[:-1, 0]
     if header.predictor <= 3:
         guess = (left, above, corner)[header.predictor - 1]
     elif header.predictor == 4:
@@ -172,7 +208,7 @@ def _differences(plane: Array, header: Ljpeg) -> Array:
         a, b, c = (part.astype(np.int32) for part in (left, above, corner))
         wide = (a + ((b - c) >> 1), b + ((a - c) >> 1), (a + b) >> 1)[header.predictor - 5]
         guess = wide.astype(np.uint16)
-    out[1:, 1:] = plane[1:, 1:] - guess
+    np.subtract(pixels[1:, 1:], guess, out=out[1:, 1:])
     return out
 
 

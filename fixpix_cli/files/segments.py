@@ -1,7 +1,8 @@
 """Floor 2. The strips and tiles of a TIFF or DNG: decode all, re-encode only the touched ones.
 
-The keeper of imagecodecs. Every re-encoded segment is decoded again and
-compared before it is written. A segment that does not fit its old place goes
+The keeper of imagecodecs. Of lossless JPEG only the codes of the edited pixels
+are exchanged where that goes (`splicing`). Every re-encoded segment is decoded
+again and compared before it is written. A segment that does not fit its old place goes
 into room that other touched segments leave, then (DNG) all are packed anew into
 the old extents; the rest goes to the end of the file.
 """
@@ -24,7 +25,7 @@ import numpy as np
 from .. import safe
 from ..errors import RefusedError, UnreadableError
 from ..mosaic import Array, Edit
-from . import jpegs
+from . import jpegs, splicing
 from .ifd import Entry, Ifd, Tree
 
 NONE, LZW, JPEG, DEFLATE, PACKBITS, DEFLATE_OLD, LZMA, ZSTD = 1, 5, 7, 8, 32773, 32946, 34925, 50000
@@ -319,8 +320,8 @@ def _decode(path: Path, raster: Raster, shape: tuple[int, int, int], data: bytes
     return values
 
 
-def encode(tree: Tree, raster: Raster, index: int, values: Array) -> bytes:
-    """The bytes of one segment with new (rows, cols, S) samples, checked by decoding them again.
+def encode(tree: Tree, raster: Raster, index: int, values: Array, before: Array) -> bytes:
+    """The bytes of one segment with new (rows, cols, S) samples instead of `before`, checked by decoding them.
 
     Raises
     ------
@@ -328,13 +329,18 @@ def encode(tree: Tree, raster: Raster, index: int, values: Array) -> bytes:
         The codec does not give back what was put in.
     """
     start = raster.offsets[index]
-    old = bytes(tree.data[start : start + raster.counts[index]])
+    old, shape = bytes(tree.data[start : start + raster.counts[index]]), raster.shape_of(index)
+    wanted = np.ascontiguousarray(values).tobytes()
     try:
-        data = _encode(raster, raster.shape_of(index), values, old)
-        again = _decode(tree.path, raster, raster.shape_of(index), data, proven=True)
+        if raster.compression == JPEG:
+            data = _ljpeg_spliced(before, values, old)
+            if data is not None and _decode(tree.path, raster, shape, data, proven=True).tobytes() == wanted:
+                return data
+        data = _encode(raster, shape, values, old)
+        again = _decode(tree.path, raster, shape, data, proven=True)
     except (ValueError, RuntimeError, TypeError) as error:
         raise RefusedError(f"{tree.path}: a strip or tile cannot be encoded again ({error})") from error
-    if again.tobytes() != np.ascontiguousarray(values).tobytes():
+    if again.tobytes() != wanted:
         raise RefusedError(f"{tree.path}: a strip or tile does not survive encoding; nothing was written")
     return data
 
@@ -463,6 +469,13 @@ def _ljpeg_decode(path: Path, raster: Raster, shape: tuple[int, int, int], data:
     return block.reshape(shape).astype(raster.dtype, copy=False)
 
 
+def _ljpeg_spliced(before: Array, after: Array, old: bytes) -> bytes | None:
+    """The old stream with the codes of the new values exchanged, where that goes."""
+    header = jpegs.ljpeg_header(old)
+    size = header.height, header.width, header.components
+    return splicing.spliced(old, header, before.reshape(size), after.reshape(size))
+
+
 def _ljpeg_encode(shape: tuple[int, int, int], values: Array, old: bytes) -> bytes:
     """Encode with the old tile's geometry and predictor, and its precision unless the values need more."""
     import imagecodecs
@@ -562,12 +575,12 @@ def encoded(tree: Tree, raster: Raster, edits: Sequence[Edit], samples: Array | 
         rows_, cols_, _ = raster.shape_of(segment)
         whole = top + rows_ <= raster.height and left + cols_ <= raster.width and raster.fields == (1, 1)
         if samples is not None and whole:
-            block = samples[top : top + rows_, left : left + cols_, raster.channels(segment)].copy()
+            before = samples[top : top + rows_, left : left + cols_, raster.channels(segment)]
         else:
-            block = decode(tree, raster, segment).copy()
-        mine = index == segment
+            before = decode(tree, raster, segment, proven=samples is not None)
+        block, mine = before.copy(), index == segment
         block[rows[mine] - top, cols[mine] - left, channel[mine]] = values[mine]
-        return encode(tree, raster, segment, block)
+        return encode(tree, raster, segment, block, before)
 
     touched = [int(segment) for segment in np.unique(index)]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
