@@ -45,6 +45,9 @@ from .jobs.working import Items, Lost, Running, note_of, settled, usable
 _PATIENCE, _WORKERLESS = 10, 60
 #: What --cluster may be: local:N, a scheduler file, or an address with a port.
 _ADDRESS = re.compile(r"local:[1-9]\d*|.+\.json|(?!local:)((\w+://)?[^/]+:\d+|\w+://.+)")
+#: The loggers of distributed that have a level of their own. That of the client warns of results that died with their
+#: worker, which are made again.
+_LOGGERS = ("distributed", "distributed.client", "distributed.gc")
 #: Frames in the scheduler's hands for each frame that the workers do at once.
 _AHEAD = 4
 #: Parts that one task of the tree sums.
@@ -228,7 +231,8 @@ def connected(
         import distributed
     except ImportError as error:
         raise ClusterError("--cluster needs dask.distributed: pip install 'fixpix[cluster]'") from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised; outcomes say the rest
+    for name in _LOGGERS:  # what matters is raised; outcomes say the rest
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     settings = {
         "logging.distributed": "critical",
         "distributed.comm.timeouts.connect": _PATIENCE,

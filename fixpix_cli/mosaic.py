@@ -8,6 +8,7 @@ not subtracted, nothing is scaled.
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -235,7 +236,10 @@ class Stored(Mosaic):
 
     @cached_property
     def samples(self) -> Array:
-        return np.ascontiguousarray(self.decode(self.stored))
+        samples = np.ascontiguousarray(self.decode(self.stored))
+        if not np.may_share_memory(samples, self.stored):
+            _let_go(self.stored)
+        return samples
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -272,6 +276,16 @@ class Stored(Mosaic):
             self.white,
             limit=self.limit,
         )
+
+
+def _let_go(stored: Array) -> None:
+    """Give the memory of a mapped file back: what was read once of it is as large as the samples."""
+    owner: Any = stored
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    owner = owner.obj if isinstance(owner, memoryview) else owner
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)  # who asks again gets it from the file
 
 
 def shifted_black(black: tuple[tuple[float, ...], ...], row: int, col: int) -> tuple[tuple[float, ...], ...]:

@@ -116,6 +116,20 @@ def test_evidence_is_summed_there(run, frames, dask, tmp_path):
     assert json_lines(out)[1]["skipped"] == 8
 
 
+def test_the_library_does_not_talk_on_stderr(dask):
+    """Lost otherwise: scripts that take any line there for trouble stop at a result that was lost and made again."""
+    code = (
+        "import logging\n"
+        "from fixpix_cli import cluster\n"
+        "from fixpix_cli.jobs.outcomes import Common\n"
+        f"with cluster.connected(Common(cluster={dask.scheduler_address!r}), [], [], []):\n"
+        "    for name in ('', '.client', '.gc', '.core', '.scheduler', '.worker', '.nanny'):\n"
+        "        logging.getLogger('distributed' + name).error('trouble')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 @pytest.mark.parametrize("verb", ["correct", "calibrate"])
 def test_frames_of_killed_workers_are_done_again(run, frames, dask, tmp_path, verb):
