@@ -268,6 +268,8 @@ class Stored(Mosaic):
         return Mosaic(samples, self.cfa, self.black, self.white, self.active, self.limit)
 
     def cropped(self, area: Area) -> Mosaic:
+        if "samples" in self.__dict__:  # all of them are here: no part is decoded again
+            return super().cropped(area)
         return Stored(
             self.stored[area.slices],
             self.decode,

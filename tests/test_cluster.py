@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ from fixpix_cli.errors import ClusterError, OutputFolderError, UsageError
 SHAPE = (200, 240)
 
 
-@pytest.fixture(scope="module")
-def dask():
+@contextmanager
+def started():
     """A cluster of two processes of one frame each."""
     distributed = pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
     import dask
@@ -36,6 +37,20 @@ def dask():
         dask.config.set(settings),
         distributed.LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
     ):
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def dask():
+    """A cluster for all tests that leave its workers alive."""
+    with started() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def mortal():
+    """A cluster of its own: one whose worker was killed twice in a row does not always get it back."""
+    with started() as cluster:
         yield cluster
 
 
@@ -132,7 +147,7 @@ def test_the_library_does_not_talk_on_stderr(dask):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 @pytest.mark.parametrize("verb", ["correct", "calibrate"])
-def test_frames_of_killed_workers_are_done_again(run, frames, dask, tmp_path, verb):
+def test_frames_of_killed_workers_are_done_again(run, frames, mortal, tmp_path, verb):
     """Lost otherwise: the frames that a dead machine had in hand, or a frame's evidence, counted twice or never."""
     (frames / "a7.fits").unlink()
     for n in range(8, 16):
@@ -145,13 +160,13 @@ def test_frames_of_killed_workers_are_done_again(run, frames, dask, tmp_path, ve
     right = contents(tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
     process = subprocess.Popen(
-        [sys.executable, "-m", "fixpix_cli", *VERBS[verb], "--json", "--cluster", dask.scheduler_address],
+        [sys.executable, "-m", "fixpix_cli", *VERBS[verb], "--json", "--cluster", mortal.scheduler_address],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     killed = set()
     while process.poll() is None and len(killed) < 2:
-        for state in list(dask.scheduler.workers.values()):
-            pid = next((n.pid for n in dask.workers.values() if n.worker_address == state.address), None)
+        for state in list(mortal.scheduler.workers.values()):
+            pid = next((n.pid for n in mortal.workers.values() if n.worker_address == state.address), None)
             if state.processing and pid is not None and state.address not in killed and len(killed) < 2:
                 time.sleep(0.3 * len(killed))  # at another moment of a frame's life
                 os.kill(pid, signal.SIGKILL)
@@ -177,10 +192,10 @@ def deadly(path, name):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
-def test_a_frame_that_kills_its_workers_fails_alone(dask, tmp_path, monkeypatch):
+def test_a_frame_that_kills_its_workers_fails_alone(mortal, tmp_path, monkeypatch):
     """Lost otherwise: the whole run."""
     monkeypatch.chdir(tmp_path)
-    common = jobs.Common(cluster=dask.scheduler_address)
+    common = jobs.Common(cluster=mortal.scheduler_address)
     items = [(tmp_path / "x", name) for name in ("a", "b", "bad", "c")]
     with clusters.connected(common, [], [], []) as place:
         found = list(place.each(deadly, items, lambda item, why: f"{item[1]}: {why}"))
@@ -191,7 +206,6 @@ def test_a_frame_that_kills_its_workers_fails_alone(dask, tmp_path, monkeypatch)
 def test_other_versions_and_unshared_storage_are_refused(dask, frames, tmp_path, monkeypatch):
     """Lost otherwise: results that differ from worker to worker, or outputs on another machine's disk."""
     monkeypatch.chdir(tmp_path)
-    dask.wait_for_workers(2, timeout=60)  # after those that other tests killed
     common = jobs.Common(cluster=dask.scheduler_address)
     inputs = [frames / "a0.fits"]
 

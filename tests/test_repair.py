@@ -1,5 +1,8 @@
 """Repair changes bad pixels, nothing else, and uses no bad pixel for it."""
 
+import mmap
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import scene
@@ -185,3 +188,21 @@ def test_samples_that_stay_in_their_file_are_those_that_are_read(tmp_path):
     assert max(asked) == 80
     assert np.array_equal(mosaic.samples, truth.samples) and mosaic.samples is mosaic.samples
     assert mosaic.with_samples(truth.samples).white == truth.white
+    seen = len(asked)
+    assert np.array_equal(mosaic.cropped(Area(3, 5, 11, 15)).samples, same.samples) and len(asked) == seen
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED") or not Path("/proc/self/statm").exists(), reason="Linux")
+def test_a_mapped_file_does_not_stay_in_memory_beside_its_samples(tmp_path):
+    """Lost otherwise: a frame takes twice its size."""
+    path = tmp_path / "samples"
+    np.arange(20_000_000, dtype=">u2").tofile(path)
+
+    def mapped_pages():
+        return int(Path("/proc/self/statm").read_text().split()[2])
+
+    before = mapped_pages()
+    mosaic = Stored(np.memmap(path, ">u2", "r").reshape(4000, 5000), lambda v: v.astype(np.uint16))
+    assert mosaic.samples[3, 7] == 15_007
+    assert (mapped_pages() - before) * mmap.PAGESIZE < 10_000_000
+    assert mosaic.at(np.array([3]), np.array([8])) == 15_008

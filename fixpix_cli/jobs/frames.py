@@ -65,6 +65,7 @@ def told_by(mosaics: Iterable[Mosaic], conditions: Conditions, threads: int = 1)
 def detected(mosaic: Mosaic, conditions: Conditions, threads: int = 1) -> Detection:
     from ..nets.detectors import detect
 
+    mosaic = mosaic.with_samples(mosaic.samples)  # decoded once: its active area is then a part of them
     return detect(mosaic, conditions.kind, conditions.exposure, threads=threads)
 
 

@@ -32,7 +32,7 @@ from ..defects import DESCRIPTIONS, DQ, DefectMap
 from ..errors import FrameError, MismatchError, OutputFolderError, StoreError, UnreadableError
 from ..evidence import DEFAULT_THRESHOLD, Bin, Evidence, Tally
 from ..mosaic import Array, Identity
-from . import sparse
+from . import plainfits, sparse
 from .evidencetables import (
     FORMAT,
     VERSIONS,
@@ -45,9 +45,6 @@ from .evidencetables import (
     tally_of,
 )
 from .parts import Part
-
-_TILE_PIXELS = 3_000_000
-_BLOCK = 2880
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +122,7 @@ def _dq_hdu(planes: Sequence[DefectMap], extver: int) -> Any:
 
     data = planes[0].dq if len(planes) == 1 else _stacked(planes)
     width = data.shape[-1]
-    rows = min(data.shape[-2], max(1, _TILE_PIXELS // max(1, width)))
+    rows = min(data.shape[-2], max(1, plainfits.TILE_PIXELS // max(1, width)))
     tile = (rows, width) if data.ndim == 2 else (1, rows, width)
     hdu = fits.CompImageHDU(data, name="DQ", compression_type="RICE_1", tile_shape=tile)
     hdu.header["EXTVER"] = extver
@@ -159,20 +156,29 @@ def _definition_hdu() -> Any:
     return hdu
 
 
-def _dq_hdus(planes: Sequence[DefectMap], keys: Sequence[int], per_key: bool) -> list[Any]:
+def _groups(planes: Sequence[DefectMap], keys: Sequence[int], per_key: bool) -> list[tuple[Sequence[DefectMap], int]]:
+    """The planes of each DQ extension, and its EXTVER."""
     if per_key and len(set(keys)) > 1:
-        groups = {key: [plane for plane, own in zip(planes, keys, strict=True) if own == key] for key in keys}
-        return [_dq_hdu(group, key) for key, group in groups.items()]
-    return [_dq_hdu(planes, 1)]
+        return [
+            ([plane for plane, own in zip(planes, keys, strict=True) if own == key], key) for key in dict.fromkeys(keys)
+        ]
+    return [(planes, 1)]
+
+
+def _dq_hdus(planes: Sequence[DefectMap], keys: Sequence[int], per_key: bool) -> list[Any]:
+    return [_dq_hdu(group, key) for group, key in _groups(planes, keys, per_key)]
 
 
 def dq_extensions(planes: Sequence[DefectMap], *, keys: Sequence[int], per_key: bool) -> bytes:
     """The ``DQ`` and ``DQ_DEF`` extensions of a FITS frame as bytes, to be put behind its images; see `write_mask`."""
+    plain = plainfits.mask(_groups(planes, keys, per_key), ())
+    if plain is not None:
+        return plain[1]
     from astropy.io import fits
 
     stream = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), *_dq_hdus(planes, keys, per_key), _definition_hdu()]).writeto(stream)
-    return stream.getvalue()[_BLOCK:]  # an empty primary HDU takes one block
+    return stream.getvalue()[plainfits.BLOCK :]  # an empty primary HDU takes one block
 
 
 def write_mask(
@@ -199,13 +205,16 @@ def write_mask(
     probability : sequence of (H, W) float32 arrays
         Written as extension PROB if given.
     """
+    facts = [("CREATOR", f"fixpix {__version__}", ""), *[("ROWORDER", row_order, "")] * bool(row_order), *cards]
+    plain = plainfits.mask(_groups(planes, keys, per_key), facts) if not probability else None
+    if plain is not None:
+        with safe.replacing(path, overwrite=overwrite) as temporary:
+            temporary.write_bytes(b"".join(plain))
+        return
     from astropy.io import fits
 
     primary = fits.PrimaryHDU()
-    primary.header["CREATOR"] = f"fixpix {__version__}"
-    if row_order:
-        primary.header["ROWORDER"] = row_order
-    for keyword, value, comment in cards:
+    for keyword, value, comment in facts:
         primary.header[keyword] = (value, comment)
     hdus = [primary, *_dq_hdus(planes, keys, per_key), _definition_hdu()]
     for number, values in enumerate(probability):
