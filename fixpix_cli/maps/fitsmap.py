@@ -166,7 +166,13 @@ def _groups(planes: Sequence[DefectMap], keys: Sequence[int], per_key: bool) -> 
 
 
 def _dq_hdus(planes: Sequence[DefectMap], keys: Sequence[int], per_key: bool) -> list[Any]:
-    return [_dq_hdu(group, key) for group, key in _groups(planes, keys, per_key)]
+    """The DQ extensions and DQ_DEF."""
+    from astropy.io import fits
+
+    groups = _groups(planes, keys, per_key)
+    if (plain := plainfits.mask(groups, ())) is not None:
+        return list(fits.HDUList.fromstring(b"".join(plain), disable_image_compression=True)[1:])
+    return [*(_dq_hdu(group, key) for group, key in groups), _definition_hdu()]
 
 
 def dq_extensions(planes: Sequence[DefectMap], *, keys: Sequence[int], per_key: bool) -> bytes:
@@ -177,7 +183,7 @@ def dq_extensions(planes: Sequence[DefectMap], *, keys: Sequence[int], per_key: 
     from astropy.io import fits
 
     stream = io.BytesIO()
-    fits.HDUList([fits.PrimaryHDU(), *_dq_hdus(planes, keys, per_key), _definition_hdu()]).writeto(stream)
+    fits.HDUList([fits.PrimaryHDU(), *_dq_hdus(planes, keys, per_key)]).writeto(stream)
     return stream.getvalue()[plainfits.BLOCK :]  # an empty primary HDU takes one block
 
 
@@ -216,7 +222,7 @@ def write_mask(
     primary = fits.PrimaryHDU()
     for keyword, value, comment in facts:
         primary.header[keyword] = (value, comment)
-    hdus = [primary, *_dq_hdus(planes, keys, per_key), _definition_hdu()]
+    hdus = [primary, *_dq_hdus(planes, keys, per_key)]
     for number, values in enumerate(probability):
         hdu = fits.CompImageHDU(values, name="PROB", compression_type="GZIP_2")
         hdu.header["EXTVER"] = keys[number] if per_key and 1 < len(planes) == len(set(keys)) else number + 1
@@ -362,7 +368,7 @@ def write_map(path: Path, camera: CameraMap) -> None:
     if camera.row_order:
         header["ROWORDER"] = camera.row_order
     planes = [camera.view(plane) for plane in range(identity.planes)]
-    hdus: list[Any] = [primary, *_dq_hdus(planes, camera.keys, len(set(camera.keys)) > 1), _definition_hdu()]
+    hdus: list[Any] = [primary, *_dq_hdus(planes, camera.keys, len(set(camera.keys)) > 1)]
     hdus += tally_hdus(camera.evidence, camera.parts)
     hdus.append(frames_hdu(camera.evidence, camera.parts))
     if camera.parts:
