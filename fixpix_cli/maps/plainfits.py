@@ -8,6 +8,7 @@ compress the 24 megapixels of a mask with 2,400 bad ones.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -67,7 +68,10 @@ def _card(keyword: str, value: Any, comment: str) -> str | None:
         text = f"'{quoted:8}'" + " " * max(0, 18 - len(quoted)) if value else "''"
         text = f"{text:20}"
     elif isinstance(value, float):
-        text = f"{value!r:>20}".upper()
+        if not math.isfinite(value):
+            return None
+        digits, e, power = repr(float(value)).upper().partition("E")
+        text = f"{digits[: 20 - len(e + power)] + e + power:>20}"
     else:
         text = f"{int(value):>20}"
     return f"{keyword:8}= {text}" + f" / {comment}" * bool(comment)

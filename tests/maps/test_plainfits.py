@@ -9,7 +9,14 @@ from fixpix_cli.defects import DQ, DefectMap
 from fixpix_cli.maps import fitsmap, plainfits
 
 KINDS = [1, int(DQ.HOT) | 1, 1 << 30 | 1]
-CARDS = [("FPXSRC", "it's a file.fits", "frame"), ("FPXN", 7, "bad pixels"), ("FPXRATE", 0.001, "x"), ("FPXS", "", "")]
+CARDS = [
+    *[("FPXSRC", "it's a file.fits", "frame"), ("FPXN", 7, "bad pixels"), ("FPXS", "", ""), ("FPXRATE", 0.001, "x")],
+    *[
+        ("FPXREAL", 0.0008984520634374373, "of all"),
+        ("FPXTINY", -1.2345678901234567e-100, ""),
+        ("FPXWHITE", 4095.0, ""),
+    ],
+]
 
 
 def listed(shape, count, kinds=KINDS, seed=0):
