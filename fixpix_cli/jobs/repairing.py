@@ -90,6 +90,10 @@ def _corrector(mosaic: Mosaic, bad: Bool, method: str, threads: int) -> tuple[st
     if not net.supports(mosaic.cfa):
         return f"least-squares (the {method} does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
     name = method
+    if method == "mlp":
+        net = net.fitted(mosaic, bad)
+        if np.count_nonzero(bad) <= strategy.WHOLE and net.fit is not None:
+            return name, net
     if method == "cnn":
         name, net = "cnn, mlp elsewhere", otherwise(net, net_of("mlp"))
     return name, in_tiles(net, strategy.TILE, strategy.HALO, threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -28,9 +28,12 @@ class MlpCorrector:
     Parameters
     ----------
     session : Session
+    fit : Fit, optional
+        The linear prediction to begin from where bad pixels are few; by default that of each plane by itself.
     """
 
     session: Session
+    fit: windows.Fit | None = None
 
     @classmethod
     def open(cls, name: str | Path = "mlp", threads: int = 1) -> MlpCorrector:
@@ -77,6 +80,13 @@ class MlpCorrector:
         """
         return self.answers(mosaic, bad)[0]
 
+    def fitted(self, mosaic: Mosaic, bad: Bool) -> MlpCorrector:
+        """The same with one linear prediction for all parts of a plane; itself where bad pixels are not few."""
+        inside = repairable(mosaic, bad)[mosaic.active.slices]
+        if np.count_nonzero(inside) > windows.FEW * inside.size:
+            return self
+        return replace(self, fit=windows.fit(mosaic.light(), inside))
+
     def answers(self, mosaic: Mosaic, bad: Bool) -> tuple[Array, Array]:
         """Values for the bad pixels, and how far off they may be.
 
@@ -107,11 +117,11 @@ class MlpCorrector:
         values, sigma = np.full((2, len(rows)), np.nan)
         if open_.any():
             area = mosaic.active
-            filled = windows.fill(mosaic.light(), inside[area.slices])
+            filled = windows.first(mosaic.light(), inside[area.slices], self.radius, self.fit)
             values[open_], sigma[open_] = self.refine(filled, rows[open_] - area.top, cols[open_] - area.left)
         return values, sigma
 
-    def refine(self, filled: windows.Filled, rows: Array, cols: Array) -> tuple[Array, Array]:
+    def refine(self, filled: windows.Filled | windows.Near, rows: Array, cols: Array) -> tuple[Array, Array]:
         """Values and sigmas, (N,) float64 arrays in DN, of some holes of a filled frame."""
         values, sigma = np.empty(len(rows)), np.empty(len(rows))
         for start in range(0, len(rows), BATCH):
