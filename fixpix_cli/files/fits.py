@@ -107,7 +107,8 @@ class Image:
         """How one plane is stored."""
         if self.layout.offset < 0:
             return self.layout
-        size = self.first.samples.size * np.dtype(self.layout.stored).itemsize
+        rows, cols = self.first.shape
+        size = rows * cols * np.dtype(self.layout.stored).itemsize
         return replace(self.layout, offset=self.layout.offset + number * size)
 
 
@@ -271,7 +272,6 @@ def _patch(frame: Frame, edits: Sequence[Edit], mine: Sequence[int], path: Path,
         before = fits_cards.ones_complement(words[changed])
         samples[flat] = np.concatenate([values for _, values in touched])
         change = (before, fits_cards.ones_complement(words[changed])) if span == place.span else None
-        view.flush()
         del view, samples, words
         fits_cards.renew_checksums(stream, place.head, place.data, place.span, change)
 
