@@ -97,6 +97,8 @@ def root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``fixpix`` command."""
+    # Frames and parts of frames are worked on side by side; a matrix product on all processors would wait for them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in COMMANDS:
         module = importlib.import_module(f".{words[0]}", __name__)
