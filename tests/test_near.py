@@ -61,6 +61,7 @@ def test_weights_are_those_of_least_squares(cfa):
         ridge = prediction.RIDGE * np.trace(x.T @ x) / x.shape[1]
         weights = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ y)
         assert found.weights[position] == pytest.approx(weights, abs=1e-8)
+        assert prediction.fit(clean, bad, 3).error == found.error
         assert found.error[position] == pytest.approx(np.sqrt(np.mean((x @ weights - y) ** 2)), rel=1e-6)
 
 

@@ -16,9 +16,7 @@ CTYPE3 says that its layers are planes.
 from __future__ import annotations
 
 import contextlib
-import errno
 import gzip
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,13 +32,11 @@ from ..mosaic import Array, Assume, Edit, Frame, Lazy, Mosaic, Stored
 from . import fits_cards, fits_sign, fits_tiles, fits_words
 from .fits_gzip import is_gzip, to_the_end, unpacked
 from .fits_io import is_image, is_tiled, opened, places, tiled_values
-from .fits_values import STORED, Layout, Scale, scaling, to_samples, to_store
+from .fits_values import STORED, Layout, Scale, put, scaling, to_samples, to_store
 from .fits_words import conditions_of, default_white
 
 #: Samples per byte of a compressed file; a header that claims more is damaged.
 _MOST_PER_BYTE = 2000
-#: Bytes between two values that are written as one piece, and of the longest piece.
-_NEAR, _PIECE = 4096, 1 << 20
 
 
 def is_plain(path: Path) -> bool:
@@ -266,39 +262,8 @@ def _patch(frame: Frame, edits: Sequence[Edit], mine: Sequence[int], path: Path,
     with open(path, "r+b", buffering=0) as stream:
         span = min(place.span, stream.seek(0, 2) - place.data)  # careless writers cut the padding
         summed = span == place.span and fits_cards.has_checksums(stream, place.head, place.data)
-        change = _put(stream, place.data, flat[order], stored[order], summed)
+        change = put(stream, place.data, flat[order], stored[order], summed)
         fits_cards.renew_checksums(stream, place.head, place.data, place.span, change if summed else None)
-
-
-def _put(stream: Any, start: int, flat: Array, stored: Array, summed: bool) -> tuple[int, int]:
-    """Write values of the file's type to their places, numbers of values from byte `start` on, rising.
-
-    Those that lie close together are written as one piece. With `summed` the sums of the pieces' words as they were
-    and as they are come back; words that did not change are in both.
-    """
-    size = stored.itemsize
-    begin = flat * size
-    cuts = np.flatnonzero((np.diff(begin) > _NEAR) | (np.diff(begin // _PIECE) != 0)) + 1
-    first, last = np.append(0, cuts), np.append(cuts, len(flat)) - 1
-    alone = (flat[last] - flat[first] == last - first) & (not summed)
-    low = np.where(alone, begin[first], begin[first] // 4 * 4)
-    high = np.where(alone, begin[last] + size, -(-(begin[last] + size) // 4) * 4)
-    raw, before, after = stored.tobytes(), 0, 0
-    for a, b, left, right, whole in zip(*(each.tolist() for each in (first, last, low, high, alone)), strict=True):
-        if whole:
-            piece: bytes | bytearray = raw[a * size : (b + 1) * size]
-        else:
-            stream.seek(start + left)
-            piece = bytearray(stream.read(right - left))
-            before = fits_cards.ones_complement(piece, before) if summed else 0
-            bytes_of = np.frombuffer(piece, np.uint8)
-            where = (begin[a : b + 1] - left)[:, None] + np.arange(size)
-            bytes_of[where] = stored[a : b + 1].view(np.uint8).reshape(-1, size)
-            after = fits_cards.ones_complement(piece, after) if summed else 0
-        stream.seek(start + left)
-        if stream.write(piece) != len(piece):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return before, after
 
 
 def _rewrite_tiles(frame: Frame, edits: Sequence[Edit], path: Path, key: int) -> list[str]:

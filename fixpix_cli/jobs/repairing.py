@@ -91,7 +91,7 @@ def _corrector(mosaic: Mosaic, bad: Bool, method: str, threads: int) -> tuple[st
         return f"least-squares (the {method} does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
     name = method
     if method == "mlp":
-        net = net.fitted(mosaic, bad)
+        net = net.fitted(mosaic, bad, threads)
         if np.count_nonzero(bad) <= strategy.WHOLE and net.fit is not None:
             return name, net
     if method == "cnn":

@@ -80,12 +80,12 @@ class MlpCorrector:
         """
         return self.answers(mosaic, bad)[0]
 
-    def fitted(self, mosaic: Mosaic, bad: Bool) -> MlpCorrector:
+    def fitted(self, mosaic: Mosaic, bad: Bool, threads: int = 1) -> MlpCorrector:
         """The same with one linear prediction for all parts of a plane; itself where bad pixels are not few."""
         inside = repairable(mosaic, bad)[mosaic.active.slices]
         if np.count_nonzero(inside) > windows.FEW * inside.size:
             return self
-        return replace(self, fit=windows.fit(mosaic.light(), inside))
+        return replace(self, fit=windows.fit(mosaic.light(), inside, threads))
 
     def answers(self, mosaic: Mosaic, bad: Bool) -> tuple[Array, Array]:
         """Values for the bad pixels, and how far off they may be.

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..cfa import Cfa, Offset
 from ..mosaic import Area, Array, Bool, Mosaic
+from ..tiles import each
 
 #: The prediction uses the (2 RADIUS + 1)^2 - 1 neighbours of all colours.
 RADIUS = 3
@@ -50,7 +51,7 @@ def around(radius: int) -> Array:
     return np.array([(r, c) for r in span for c in span if r or c])
 
 
-def fit(mosaic: Mosaic, bad: Bool) -> Fit:
+def fit(mosaic: Mosaic, bad: Bool, threads: int = 1) -> Fit:
     """The linear prediction of a plane, on good pixels without a hole around them.
 
     Parameters
@@ -59,6 +60,8 @@ def fit(mosaic: Mosaic, bad: Bool) -> Fit:
         Without masked borders; NaN is missing data.
     bad : (H, W) bool array
         What is stored there is never looked at.
+    threads : int
+        So many tile positions are worked on at a time; the answer does not depend on it.
 
     Returns
     -------
@@ -79,30 +82,41 @@ def fit(mosaic: Mosaic, bad: Bool) -> Fit:
     core = slice(RADIUS, RADIUS + pr)
     samples, good = (np.concatenate([band[which][core] for band in bands]) for which in (0, 1))
     level = means(samples, good, mosaic.cfa)
-    cells = (2 * RADIUS + 1) ** 2
-    sums = {position: np.zeros((cells, cells)) for position in mosaic.cfa.positions}
-    counts = dict.fromkeys(mosaic.cfa.positions, 0)
     table = np.array([[level[(r - RADIUS) % pr, c] for c in range(pc)] for r in range(2 * RADIUS + pr)])
     across = np.tile(table, (1, -(-width // pc)))[:, :width]
-    scratch = np.empty((cells, -(-width // pc)))
-    for values, usable in bands:
-        above = values - across
-        for r, c in mosaic.cfa.positions:
-            windows = _windows(above[r : r + 2 * RADIUS + 1], c, pc, scratch)
-            open_ = _open(usable[r : r + 2 * RADIUS + 1], c, pc)
-            if open_ is not None:
-                windows = windows[:, open_]
-            sums[r, c] += windows @ windows.T
-            counts[r, c] += windows.shape[1]
+    bands = [(values - across, usable) for values, usable in bands]
     weights: dict[Offset, Array | None] = {}
     errors: dict[Offset, float] = {}
-    for r, c in mosaic.cfa.positions:
-        solved = _solved(sums[r, c]) if counts[r, c] >= 4 * cells else None
+
+    def solve(position: Offset) -> None:
+        sums, count = _sums(bands, position, pc)
+        solved = _solved(sums) if count >= 4 * len(sums) else None
         if solved is None:
-            weights[r, c], errors[r, c] = None, _deviation(samples[r::pr, c::pc], good[r::pr, c::pc])
+            place = (slice(position[0], None, pr), slice(position[1], None, pc))
+            weights[position], errors[position] = None, _deviation(samples[place], good[place])
         else:
-            weights[r, c], errors[r, c] = solved[0], float(np.sqrt(solved[1] / counts[r, c]))
-    return Fit(level, errors, weights)
+            weights[position], errors[position] = solved[0], float(np.sqrt(solved[1] / count))
+
+    each(solve, mosaic.cfa.positions, threads)
+    order = mosaic.cfa.positions
+    return Fit(level, {p: errors[p] for p in order}, {p: weights[p] for p in order})
+
+
+def _sums(bands: list[tuple[Array, Bool]], position: Offset, step: int) -> tuple[Array, int]:
+    """(K, K) sums of the products of all values of the windows around one tile position; and how many windows."""
+    row, col = position
+    cells = (2 * RADIUS + 1) ** 2
+    sums, count = np.zeros((cells, cells)), 0
+    scratch = np.empty((cells, -(-bands[0][0].shape[1] // step)))
+    part = slice(row, row + 2 * RADIUS + 1)
+    for above, usable in bands:
+        windows = _windows(above[part], col, step, scratch)
+        open_ = _open(usable[part], col, step)
+        if open_ is not None:
+            windows = windows[:, open_]
+        sums += windows @ windows.T
+        count += windows.shape[1]
+    return sums, count
 
 
 def _read(mosaic: Mosaic, bad: Bool, top: int, bottom: int) -> tuple[Array, Bool]:
