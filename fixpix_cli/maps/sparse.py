@@ -165,7 +165,9 @@ def _tile(data: bytes, pixels: int, most: list[int]) -> tuple[Array, Array] | No
     value = struct.unpack_from(">i", data)[0]
     bits = np.unpackbits(np.frombuffer(data, np.uint8, offset=4))
     end = len(bits)
-    ones = [*np.flatnonzero(bits.view(bool)).tolist(), end]
+    where = np.flatnonzero(bits.view(bool))
+    ones = [*where.tolist(), end]
+    gaps = [*np.flatnonzero(np.diff(where) > 1).tolist(), end]
     here, pixel, one = 0, 0, 0  # the bit, the pixel, and the first of `ones` at or behind the bit
     places: list[int] = []
     values: list[int] = []
@@ -192,7 +194,10 @@ def _tile(data: bytes, pixels: int, most: list[int]) -> tuple[Array, Array] | No
             mapped = np.packbits(bits[here:stop]).view(">u4").tolist()
             steps = [(number, step) for number, step in enumerate(mapped) if step]
         else:
-            steps, stop = _split(data, ones, one, here, count, code - 1)
+            if code == 1:
+                steps, stop = _unary(ones, gaps, one, here, count)
+            else:
+                steps, stop = _split(data, ones, one, here, count, code - 1)
             if stop > end:
                 return None
         one = bisect_left(ones, stop, one)
@@ -207,6 +212,21 @@ def _tile(data: bytes, pixels: int, most: list[int]) -> tuple[Array, Array] | No
                 value = (value + (1 << 31)) % (1 << 32) - (1 << 31)
         pixel += count
     return np.array(places, np.int64), np.array(values, np.int32)
+
+
+def _unary(ones: list[int], gaps: list[int], one: int, here: int, count: int) -> tuple[list[tuple[int, int]], int]:
+    """As `_split` does, where no bits follow a one: what lies between two ones is a difference.
+
+    `gaps` are the numbers of those of `ones` behind which zeros follow, and a last one that is never reached.
+    """
+    if one + count >= len(ones):
+        return [], ones[-1] + 1
+    steps = [(0, ones[one] - here)] if ones[one] > here else []
+    near = bisect_left(gaps, one)
+    while (gap := gaps[near]) < one + count - 1:
+        steps.append((gap + 1 - one, ones[gap + 1] - ones[gap] - 1))
+        near += 1
+    return steps, ones[one + count - 1] + 1
 
 
 def _split(
