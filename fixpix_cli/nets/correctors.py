@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -28,12 +28,12 @@ class MlpCorrector:
     Parameters
     ----------
     session : Session
-    fit : Fit, optional
-        The linear prediction to begin from where bad pixels are few; by default that of each plane by itself.
+    threads : int
+        For the linear prediction to begin from; the answers do not depend on it.
     """
 
     session: Session
-    fit: windows.Fit | None = None
+    threads: int = 1
 
     @classmethod
     def open(cls, name: str | Path = "mlp", threads: int = 1) -> MlpCorrector:
@@ -80,13 +80,6 @@ class MlpCorrector:
         """
         return self.answers(mosaic, bad)[0]
 
-    def fitted(self, mosaic: Mosaic, bad: Bool, threads: int = 1) -> MlpCorrector:
-        """The same with one linear prediction for all parts of a plane; itself where bad pixels are not few."""
-        inside = repairable(mosaic, bad)[mosaic.active.slices]
-        if np.count_nonzero(inside) > windows.FEW * inside.size:
-            return self
-        return replace(self, fit=windows.fit(mosaic.light(), inside, threads))
-
     def answers(self, mosaic: Mosaic, bad: Bool) -> tuple[Array, Array]:
         """Values for the bad pixels, and how far off they may be.
 
@@ -117,7 +110,7 @@ class MlpCorrector:
         values, sigma = np.full((2, len(rows)), np.nan)
         if open_.any():
             area = mosaic.active
-            filled = windows.first(mosaic.light(), inside[area.slices], self.radius, self.fit)
+            filled = windows.first(mosaic.light(), inside[area.slices], self.radius, self.threads)
             values[open_], sigma[open_] = self.refine(filled, rows[open_] - area.top, cols[open_] - area.left)
         return values, sigma
 

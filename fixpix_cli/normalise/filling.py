@@ -15,7 +15,7 @@ from ..mosaic import Array, Bool, Float32, Mosaic
 from ..repair import by_position, usable
 from ..tiles import neighbours, whole_windows, windows
 from .near import Near, estimate, level_at, missing
-from .prediction import RIDGE, Fit, around, fit, means
+from .prediction import RIDGE, around, fit, means
 
 #: Share of holes in a plane up to which they are few.
 FEW = 0.03
@@ -92,13 +92,17 @@ class Filled:
         """(N,) float64 DN: the first estimates (or the samples) at the pixels (rows, cols)."""
         return self.samples[rows, cols].astype(np.float64) + self.level_at(rows, cols)
 
+    def error_at(self, position: Offset, rows: Array, cols: Array) -> Array:
+        """(N,) float64 DN: the error of the prediction, the same for all pixels of a tile position."""
+        return np.full(len(rows), self.error.get(position, 0.0))
+
     def windows(self, rows: Array, cols: Array, radius: int) -> tuple[Float32, Bool, Bool]:
         """Values, which are good pixels, and which lie in the plane, (N, n, n), of windows of n = 2 radius + 1."""
         values, inside = windows(self.samples, None, rows, cols, radius)
         return values, windows(self.good, None, rows, cols, radius)[0] & inside, inside
 
 
-def first(mosaic: Mosaic, bad: Bool, radius: int, known: Fit | None = None) -> Near | Filled:
+def first(mosaic: Mosaic, bad: Bool, radius: int, threads: int = 1) -> Near | Filled:
     """First estimates for all holes of a plane and the windows of a radius around them; few holes: nothing else.
 
     Parameters
@@ -106,12 +110,12 @@ def first(mosaic: Mosaic, bad: Bool, radius: int, known: Fit | None = None) -> N
     mosaic, bad
         As for `fill`.
     radius : int
-    known : Fit, optional
-        What `fit` makes of this plane, or of one that it is a part of; it serves where holes are few.
+    threads : int
+        The answer does not depend on it.
     """
     flat = missing(mosaic, bad)
     if len(flat) <= FEW * bad.size:
-        return estimate(mosaic, flat, known or fit(mosaic, bad), radius)
+        return estimate(mosaic, flat, fit(mosaic, bad, threads), radius)
     return fill(mosaic, bad)
 
 

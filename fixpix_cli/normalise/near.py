@@ -36,8 +36,7 @@ class Near:
     good, inside : (N, n, n) bool arrays
         Which are good pixels, and which lie in the plane.
     cfa : Cfa
-    level, error : dict of tile position to float, DN
-        As in `prediction.Fit`.
+    fit : Fit
     """
 
     flat: Array
@@ -46,8 +45,7 @@ class Near:
     good: Bool
     inside: Bool
     cfa: Cfa
-    level: dict[Offset, float]
-    error: dict[Offset, float]
+    fit: Fit
 
     @property
     def estimates(self) -> Float32:
@@ -65,7 +63,11 @@ class Near:
     def at(self, rows: Array, cols: Array) -> Array:
         """(M,) float64 DN: the first estimates of the holes (rows, cols)."""
         index = np.searchsorted(self.flat, rows * self.shape[1] + cols)
-        return self.estimates[index].astype(np.float64) + level_at(self.level, self.cfa, rows, cols)
+        return self.estimates[index].astype(np.float64) + level_at(self.fit.level, self.cfa, rows, cols)
+
+    def error_at(self, position: Offset, rows: Array, cols: Array) -> Array:
+        """(M,) float64 DN: the error of the prediction around some holes of a tile position."""
+        return self.fit.errors[position][self.fit.region(self.shape, rows, cols)]
 
 
 def level_at(level: dict[Offset, float], cfa: Cfa, rows: Array, cols: Array) -> Array:
@@ -92,7 +94,7 @@ def estimate(mosaic: Mosaic, flat: Array, fit: Fit, radius: int) -> Near:
     flat : (N,) int64 array
         From `missing`.
     fit : Fit
-        Of the same plane, or of a larger one that it is a part of with the same tile position at its corner.
+        Of the same plane.
     radius : int
         The windows have n = 2 radius + 1 rows and columns, at least 9.
 
@@ -104,6 +106,7 @@ def estimate(mosaic: Mosaic, flat: Array, fit: Fit, radius: int) -> Near:
     shape, cfa, side = mosaic.shape, mosaic.cfa, 2 * radius + 1
     rows, cols = np.divmod(flat, max(1, shape[1]))
     place = rows % cfa.period[0] * cfa.period[1] + cols % cfa.period[1]
+    region = fit.region(shape, rows, cols)
     span = np.arange(-radius, radius + 1)
     levels = np.array([level_at(fit.level, cfa, r + span[:, None], c + span) for r, c in cfa.positions])
     values = np.empty((len(flat), side, side), np.float32)
@@ -118,8 +121,8 @@ def estimate(mosaic: Mosaic, flat: Array, fit: Fit, radius: int) -> Near:
     good = inside.copy()
     good.reshape(-1)[cell] = False
     values.reshape(-1)[cell] = 0.0  # NaN among them
-    values.reshape(-1)[cell] = _passes(values, good, inside, cell, partner, fit, cfa, place)[partner]
-    return Near(flat, shape, values, good, inside, cfa, fit.level, fit.error)
+    values.reshape(-1)[cell] = _passes(values, good, inside, cell, partner, fit, cfa, place, region)[partner]
+    return Near(flat, shape, values, good, inside, cfa, fit)
 
 
 def _pairs(flat: Array, shape: tuple[int, int], rows: Array, cols: Array, radius: int) -> tuple[Array, Array]:
@@ -150,24 +153,27 @@ def _passes(
     fit: Fit,
     cfa: Cfa,
     place: Array,
+    region: Array,
 ) -> Float32:
     """(N,) estimates of the holes, DN above level; those of a tile position without weights stay means.
 
-    `cell` and `partner` are those of `_pairs`, `place` the numbers of the holes' tile positions.
+    `cell` and `partner` are those of `_pairs`; `place` and `region` are the numbers of the holes' tile positions and
+    regions.
     """
     cells = values.shape[1] ** 2
-    mean, weights = _tables(fit, cfa, values.shape[1] // 2)
+    mean, weights = _means(cfa, values.shape[1] // 2), _weights(fit, cfa, values.shape[1] // 2)
     first, known = np.zeros((2, len(place)))
-    for number in range(len(weights)):
-        mine = np.flatnonzero(place == number)
-        value, ok = values[mine].reshape(-1, cells), good[mine].reshape(-1, cells)
-        share = ok @ mean[number]
-        near = np.where(ok, value, np.float32(0))
-        first[mine] = (near @ mean[number]) / np.maximum(share, np.float32(1e-12))
-        out = ~inside[mine].reshape(-1, cells)
-        known[mine] = near @ weights[number] + (out @ weights[number]) * first[mine]
+    for start in range(0, len(place), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        ok, out = good[part].reshape(-1, cells), ~inside[part].reshape(-1, cells)
+        near, share = np.where(ok, values[part].reshape(-1, cells), np.float32(0)), mean[place[part]]
+        total = np.einsum("nk,nk->n", ok, share, dtype=np.float32)
+        first[part] = np.einsum("nk,nk->n", near, share) / np.maximum(total, np.float32(1e-12))
+        mine = weights[place[part], region[part]]
+        beyond = np.einsum("nk,nk->n", out, mine, dtype=np.float32)
+        known[part] = np.einsum("nk,nk->n", near, mine) + beyond * first[part]
     hole = cell // cells
-    bound = weights[place[hole], cell % cells]
+    bound = weights[place[hole], region[hole], cell % cells]
     linked = bound != 0
     hole, partner, bound = hole[linked], partner[linked], bound[linked]
     fitted = np.array([fit.weights[position] is not None for position in cfa.positions])[place]
@@ -178,24 +184,29 @@ def _passes(
     return held.astype(np.float32)
 
 
-def _tables(fit: Fit, cfa: Cfa, radius: int) -> tuple[Float32, Float32]:
-    """(P, n n) float32 weights of a window's pixels, of each tile position: of the mean, and of the prediction.
-
-    The mean is that of the same-coloured pixels within 4, weighted by 1 / distance^3.
-    """
+def _means(cfa: Cfa, radius: int) -> Float32:
+    """(P, n n) weights of a window's pixels in the mean of the same-coloured ones within 4, 1 / distance^3."""
     side, middle = 2 * radius + 1, radius * (2 * radius + 1) + radius
     mean = np.zeros((len(cfa.positions), side * side), np.float32)
-    weights = np.zeros_like(mean)
-    core = np.zeros((side, side), bool)
-    core[radius - RADIUS : radius + RADIUS + 1, radius - RADIUS : radius + RADIUS + 1] = True
-    core[radius, radius] = False
     for number, position in enumerate(cfa.positions):
         offsets = np.array(cfa.neighbours(*position, _FIRST)).reshape(-1, 2)
         mean[number, offsets @ [side, 1] + middle] = (offsets**2).sum(axis=1) ** -1.5
-        found = fit.weights[position]
+    return mean
+
+
+def _weights(fit: Fit, cfa: Cfa, radius: int) -> Float32:
+    """(P, R, n n) weights of a window's pixels in the prediction, of each tile position and region."""
+    side = 2 * radius + 1
+    core = np.zeros((side, side), bool)
+    core[radius - RADIUS : radius + RADIUS + 1, radius - RADIUS : radius + RADIUS + 1] = True
+    core[radius, radius] = False
+    places = np.flatnonzero(core)
+    weights = np.zeros((len(cfa.positions), fit.regions[0] * fit.regions[1], side * side), np.float32)
+    for number, position in enumerate(cfa.positions):
+        found = fit.local[position]
         if found is not None:
-            weights[number, core.reshape(-1)] = found
-    return mean, weights
+            weights[number][:, places] = found
+    return weights
 
 
 def _held(old: Array, new: Array, moved: Array) -> tuple[Array, Array]:

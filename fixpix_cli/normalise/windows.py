@@ -32,7 +32,7 @@ from ..cfa import Cfa, Offset
 from ..mosaic import Array, Float32
 from .filling import FEW, REGIMES, Filled, Regime, fill, first, groups_of
 from .near import Near
-from .prediction import Fit, around, fit
+from .prediction import around
 
 #: Version of the input contract below; a model's card names the one it was trained with.
 NORMALISATION = 2
@@ -90,14 +90,14 @@ def _encode(filled: Filled | Near, position: Offset, rows: Array, cols: Array, r
         values[:, same] -= mean[:, None]
     values *= inside
     spread = (np.abs(values) * weight).sum(axis=1) / weight.sum(axis=1)
-    error = filled.error.get(position, 0.0)
+    error = filled.error_at(position, rows, cols)
     unit = spread.astype(np.float64) + _ERROR_SHARE * error
     features = np.zeros((len(rows), length(radius)), np.float32)
     features[:, :cells] = np.clip(values / np.where(unit > 0, unit, 1.0)[:, None], -_LIMIT, _LIMIT)
     features[:, cells : 2 * cells] = good
     features[:, 2 * cells + KINDS.index(kind(filled.cfa, position))] = 1.0
-    if error > 0:
-        features[:, -1] = np.clip(np.log(unit / error), -1.0, 6.0)
+    known = error > 0
+    features[known, -1] = np.clip(np.log(unit[known] / error[known]), -1.0, 6.0)
     unit[~good.any(axis=1)] = np.nan
     return features, unit
 
@@ -149,7 +149,6 @@ __all__ = [
     "RADII",
     "REGIMES",
     "Filled",
-    "Fit",
     "Near",
     "Regime",
     "around",
@@ -157,7 +156,6 @@ __all__ = [
     "encode",
     "fill",
     "first",
-    "fit",
     "kind",
     "length",
 ]
