@@ -10,6 +10,8 @@ METHODS = ("auto", "mlp", "vit", "vit-blind", "cnn", *CLASSICAL)
 
 #: Rows and columns of the parts in which nets repair a frame, and of what they see around them.
 TILE, HALO = 2048, 32
+#: Up to so many bad pixels a net looks only at their neighbourhoods, which fit into memory without parts.
+WHOLE = 50_000
 
 
 def choose(rate: float, mlp_up_to: float | None) -> str:

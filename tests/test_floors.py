@@ -99,7 +99,7 @@ def test_nothing_prints_or_reads_the_environment_below_the_faces():
 
 def test_help_loads_no_heavy_library():
     code = (
-        "import sys; from fixpix_cli.cli import app; "
+        "import sys; from fixpix_cli.cli.app import app; "
         "heavy = ('numpy', 'astropy', 'rawpy', 'tifffile', 'onnxruntime', 'rich.console', 'distributed'); "
         "print([m for m in heavy if m in sys.modules])"
     )

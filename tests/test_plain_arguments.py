@@ -4,20 +4,21 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-import typer
 
 from fixpix_cli.cli import calibrate, correct, detect, evaluate, inject, plain
 from fixpix_cli.cli import options as o
+from fixpix_cli.cli.plain import Option
+from fixpix_cli.cli.typed import App
 
 SAID: list[dict] = []
 
 
 def command(
     paths: o.Paths,
-    flag: Annotated[bool, typer.Option("--flag")] = False,
-    files: Annotated[list[Path] | None, typer.Option("--map")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder.")] = None,
-    method: Annotated[str, typer.Option(help="How.")] = "auto",
+    flag: Annotated[bool, Option("--flag")] = False,
+    files: Annotated[list[Path] | None, Option("--map")] = None,
+    out: Annotated[Path | None, Option(help="Folder.")] = None,
+    method: Annotated[str, Option(help="How.")] = "auto",
     jobs: o.Jobs = 0,
     threshold: o.Threshold = None,
     store: o.Store = None,
@@ -29,7 +30,7 @@ def command(
 
 def by_typer(words):
     """What typer calls the command with, or None where it complains or helps."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app = App(add_completion=False, rich_markup_mode=None)
     app.command()(command)
     SAID.clear()
     try:

@@ -1,11 +1,11 @@
 """``fixpix calibrate``."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from . import options as o
+from .plain import Option
 
 KINDS = ("auto", "dark", "flat", "bias", "light")
 
@@ -13,11 +13,9 @@ KINDS = ("auto", "dark", "flat", "bias", "light")
 def command(
     paths: o.Paths,
     map_file: Annotated[
-        Path | None, typer.Option("--map", help="One map file instead of the store; created if absent.")
+        Path | None, Option("--map", help="One map file instead of the store; created if absent.")
     ] = None,
-    kind: Annotated[
-        str, typer.Option(help="What the frames are: auto (from the file), dark, flat, bias, light.")
-    ] = "auto",
+    kind: Annotated[str, Option(help="What the frames are: auto (from the file), dark, flat, bias, light.")] = "auto",
     recurse: o.Recurse = False,
     store: o.Store = None,
     threshold: o.Threshold = None,
@@ -85,7 +83,8 @@ def command(
     report.close(lines)
     if not as_json and not quiet:
         for line in lines:
-            typer.echo(
-                f"{line['camera']}: {line['defects']} bad pixels from {line['frames']} frames, {line['path']}", err=True
+            print(
+                f"{line['camera']}: {line['defects']} bad pixels from {line['frames']} frames, {line['path']}",
+                file=sys.stderr,
             )
-    raise typer.Exit(report.exit_code)
+    raise SystemExit(report.exit_code)

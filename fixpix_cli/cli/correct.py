@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from . import options as o
+from .plain import Option
 
 FILLS = ("interpolate", "noise", "nan")
 DNGS = ("repair", "opcode")
@@ -13,32 +12,30 @@ DNGS = ("repair", "opcode")
 
 def command(
     paths: o.Paths,
-    auto: Annotated[bool, typer.Option("--auto", help="Also find bad pixels in the frames themselves.")] = False,
+    auto: Annotated[bool, Option("--auto", help="Also find bad pixels in the frames themselves.")] = False,
     map_files: Annotated[
         list[Path] | None,
-        typer.Option("--map", help="Map, mask, truth, or a folder of them; may be given several times."),
+        Option("--map", help="Map, mask, truth, or a folder of them; may be given several times."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the repaired frames.  [default: repaired]")] = None,
-    in_place: Annotated[bool, typer.Option("--in-place", help="Replace the frames themselves.")] = False,
+    out: Annotated[Path | None, Option(help="Folder for the repaired frames.  [default: repaired]")] = None,
+    in_place: Annotated[bool, Option("--in-place", help="Replace the frames themselves.")] = False,
     method: Annotated[
         str,
-        typer.Option(
-            help="auto, mlp, vit, vit-blind, cnn (holes to 6 x 6, else mlp), least-squares, gradient, median."
-        ),
+        Option(help="auto, mlp, vit, vit-blind, cnn (holes to 6 x 6, else mlp), least-squares, gradient, median."),
     ] = "auto",
     fill: Annotated[
-        str, typer.Option(help="interpolate, noise (interpolate and add noise), nan (floats only).")
+        str, Option(help="interpolate, noise (interpolate and add noise), nan (floats only).")
     ] = "interpolate",
     overwrite: o.Overwrite = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Skip frames whose output is there and whole.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Skip frames whose output is there and whole.")] = False,
     provenance: Annotated[
-        bool, typer.Option("--provenance", help="Say in the file what was done (FITS HISTORY, TIFF Software).")
+        bool, Option("--provenance", help="Say in the file what was done (FITS HISTORY, TIFF Software).")
     ] = False,
     dq: Annotated[
-        bool, typer.Option("--dq", help="FITS: add the repaired pixels' flags as an extension DQ, with DQ_DEF.")
+        bool, Option("--dq", help="FITS: add the repaired pixels' flags as an extension DQ, with DQ_DEF.")
     ] = False,
     dng: Annotated[
-        str, typer.Option("--dng", help="repair, or opcode (list bad pixels in OpcodeList1, change no pixel).")
+        str, Option("--dng", help="repair, or opcode (list bad pixels in OpcodeList1, change no pixel).")
     ] = "repair",
     recurse: o.Recurse = False,
     store: o.Store = None,
@@ -95,4 +92,4 @@ def command(
     report = Report("repaired", as_json, quiet, verbose)
     report.follow(work.correct(paths, settings, how, store=o.store_folder(store), recurse=recurse, begun=report.expect))
     report.close()
-    raise typer.Exit(report.exit_code)
+    raise SystemExit(report.exit_code)

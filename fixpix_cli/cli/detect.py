@@ -3,20 +3,17 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from . import options as o
+from .plain import Option
 
 
 def command(
     paths: o.Paths,
-    out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("masks"),
+    out: Annotated[Path, Option(help="Folder for the masks.")] = Path("masks"),
     map_file: Annotated[
-        Path | None, typer.Option("--map", help="Add the bad pixels of this map or mask.", show_default=False)
+        Path | None, Option("--map", help="Add the bad pixels of this map or mask.", show_default=False)
     ] = None,
-    probability: Annotated[
-        bool, typer.Option("--probability", help="Add the probabilities as extension PROB.")
-    ] = False,
+    probability: Annotated[bool, Option("--probability", help="Add the probabilities as extension PROB.")] = False,
     recurse: o.Recurse = False,
     threshold: o.Threshold = None,
     max_false: o.MaxFalse = None,
@@ -63,4 +60,4 @@ def command(
         )
     )
     report.close()
-    raise typer.Exit(report.exit_code)
+    raise SystemExit(report.exit_code)

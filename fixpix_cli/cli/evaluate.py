@@ -3,18 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from . import options as o
+from .plain import Option
 
 
 def command(
-    truth: Annotated[Path, typer.Option(help="Folder of STEM.truth.fits.", show_default=False)],
-    masks: Annotated[Path | None, typer.Option(help="Folder of STEM.mask.fits to score.", show_default=False)] = None,
-    clean: Annotated[Path | None, typer.Option(help="Folder of undamaged frames.", show_default=False)] = None,
-    repaired: Annotated[Path | None, typer.Option(help="Folder of repaired frames.", show_default=False)] = None,
+    truth: Annotated[Path, Option(help="Folder of STEM.truth.fits.", show_default=False)],
+    masks: Annotated[Path | None, Option(help="Folder of STEM.mask.fits to score.", show_default=False)] = None,
+    clean: Annotated[Path | None, Option(help="Folder of undamaged frames.", show_default=False)] = None,
+    repaired: Annotated[Path | None, Option(help="Folder of repaired frames.", show_default=False)] = None,
     ignore: Annotated[
-        Path | None, typer.Option(help="Folder of masks whose pixels count for nothing.", show_default=False)
+        Path | None, Option(help="Folder of masks whose pixels count for nothing.", show_default=False)
     ] = None,
     cfa: o.CfaOption = None,
     black: o.Black = None,
@@ -57,14 +56,14 @@ def command(
     elif not quiet:
         rows = [(Path(outcome.path).name, outcome.metrics) for outcome in outcomes if outcome.metrics]
         _table([*rows, ("all", total)])
-    raise typer.Exit(report.exit_code)
+    raise SystemExit(report.exit_code)
 
 
 def _table(rows: list[tuple[str, dict[str, Any]]]) -> None:
     """Figures as a plain table on stdout."""
     names = list(rows[-1][1])
     width = max(len(name) for name, _ in rows)
-    typer.echo("  ".join([" " * width, *(f"{name:>16}" for name in names)]))
+    print("  ".join([" " * width, *(f"{name:>16}" for name in names)]))
     for name, figures in rows:
         cells = ["-" if figures.get(n) is None else f"{figures[n]:.6g}" for n in names]
-        typer.echo("  ".join([f"{name:<{width}}", *(f"{cell:>16}" for cell in cells)]))
+        print("  ".join([f"{name:<{width}}", *(f"{cell:>16}" for cell in cells)]))

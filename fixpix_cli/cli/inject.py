@@ -3,20 +3,19 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from . import options as o
+from .plain import Option
 
 
 def command(
     paths: o.Paths,
-    out: Annotated[Path, typer.Option(help="Folder for the damaged frames and their truths.", show_default=False)],
-    rate: Annotated[str, typer.Option(help="Share of the pixels: 0.001 or 0.1%.")] = "0.1%",
-    delta: Annotated[float, typer.Option(help="Least relative change d, above 0 and below 1.")] = 0.7,
-    kind: Annotated[str, typer.Option(help="relative, fixed (one factor per pixel) or sensor.")] = "relative",
-    pattern: Annotated[str, typer.Option(help="scattered, cluster:K, columns, rows or map:FILE.")] = "scattered",
-    per_frame: Annotated[bool, typer.Option("--per-frame", help="Other positions in every frame.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same damage.")] = 0,
+    out: Annotated[Path, Option(help="Folder for the damaged frames and their truths.", show_default=False)],
+    rate: Annotated[str, Option(help="Share of the pixels: 0.001 or 0.1%.")] = "0.1%",
+    delta: Annotated[float, Option(help="Least relative change d, above 0 and below 1.")] = 0.7,
+    kind: Annotated[str, Option(help="relative, fixed (one factor per pixel) or sensor.")] = "relative",
+    pattern: Annotated[str, Option(help="scattered, cluster:K, columns, rows or map:FILE.")] = "scattered",
+    per_frame: Annotated[bool, Option("--per-frame", help="Other positions in every frame.")] = False,
+    seed: Annotated[int, Option(min=0, help="The same seed makes the same damage.")] = 0,
     overwrite: o.Overwrite = False,
     recurse: o.Recurse = False,
     cfa: o.CfaOption = None,
@@ -68,4 +67,4 @@ def command(
         )
     )
     report.close()
-    raise typer.Exit(report.exit_code)
+    raise SystemExit(report.exit_code)

@@ -8,8 +8,9 @@ import typer
 
 from . import hub
 from . import options as o
+from .typed import App
 
-app = typer.Typer(
+app = App(
     help="Look at the cameras' defect maps, compare, merge and keep them.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from . import options as o
+from .typed import App
 
-app = typer.Typer(help="Look at the neural nets that fixpix ships.", no_args_is_help=True, rich_markup_mode=None)
+app = App(help="Look at the neural nets that fixpix ships.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("list")

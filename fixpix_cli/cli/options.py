@@ -7,20 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ..errors import UsageError
+from .plain import Argument, Option
 
 if TYPE_CHECKING:
     from ..jobs import Common
 
 Paths = Annotated[
-    list[str], typer.Argument(metavar="PATHS...", help="Frames: files, directories, globs.", show_default=False)
+    list[str], Argument(metavar="PATHS...", help="Frames: files, directories, globs.", show_default=False)
 ]
-Recurse = Annotated[bool, typer.Option("-r", "--recurse", help="Go into subdirectories.")]
+Recurse = Annotated[bool, Option("-r", "--recurse", help="Go into subdirectories.")]
 Jobs = Annotated[
     int,
-    typer.Option(
+    Option(
         "-j",
         "--jobs",
         min=0,
@@ -30,54 +29,50 @@ Jobs = Annotated[
 ]
 Device = Annotated[
     str,
-    typer.Option(help="What the nets run on: cpu, cuda, openvino, coreml, directml, or auto, the first usable one."),
+    Option(help="What the nets run on: cpu, cuda, openvino, coreml, directml, or auto, the first usable one."),
 ]
 Cluster = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="ADDRESS",
         help="Dask scheduler: tcp://HOST:PORT, a scheduler file .json, or local:N for N processes here.",
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout, nothing else there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say errors only.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Repeat every note for every frame.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan only; write nothing.")]
+Json = Annotated[bool, Option("--json", help="JSON Lines on stdout, nothing else there.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Say errors only.")]
+Verbose = Annotated[bool, Option("--verbose", "-v", help="Repeat every note for every frame.")]
+DryRun = Annotated[bool, Option("--dry-run", help="Plan only; write nothing.")]
 Store = Annotated[
     Path | None,
-    typer.Option("--store", envvar="FIXPIX_STORE", help="Folder of the camera maps.", show_default=False),
+    Option("--store", envvar="FIXPIX_STORE", help="Folder of the camera maps.", show_default=False),
 ]
 CfaOption = Annotated[
     str | None,
-    typer.Option("--cfa", help="RGGB, GRBG, GBRG, BGGR, XTRANS, MONO, ...: where the file does not say."),
+    Option("--cfa", help="RGGB, GRBG, GBRG, BGGR, XTRANS, MONO, ...: where the file does not say."),
 ]
-Black = Annotated[str | None, typer.Option("--black", help="Black level in DN: N, or N,N,N,N for a 2 x 2 tile.")]
-White = Annotated[float | None, typer.Option("--white", help="Saturation level in DN.")]
-Camera = Annotated[str | None, typer.Option("--camera", help="The camera's name: where the file does not say.")]
+Black = Annotated[str | None, Option("--black", help="Black level in DN: N, or N,N,N,N for a 2 x 2 tile.")]
+White = Annotated[float | None, Option("--white", help="Saturation level in DN.")]
+Camera = Annotated[str | None, Option("--camera", help="The camera's name: where the file does not say.")]
 Hdu = Annotated[
     str | None,
-    typer.Option("--hdu", metavar="N[,N]", help="FITS: only these image HDUs, 0 is the primary one.  [default: all]"),
+    Option("--hdu", metavar="N[,N]", help="FITS: only these image HDUs, 0 is the primary one.  [default: all]"),
 ]
 Planes = Annotated[
-    bool, typer.Option("--planes", help="Layers of a cube or pages of a stack are detectors of their own, not moments.")
+    bool, Option("--planes", help="Layers of a cube or pages of a stack are detectors of their own, not moments.")
 ]
 Threshold = Annotated[
-    float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Mean probability that makes a pixel bad.")
+    float | None, Option("--threshold", min=0.0, max=1.0, help="Mean probability that makes a pixel bad.")
 ]
-MaxFalse = Annotated[
-    float | None, typer.Option("--max-false", min=0.0, help="Or: expected good pixels flagged per frame.")
-]
+MaxFalse = Annotated[float | None, Option("--max-false", min=0.0, help="Or: expected good pixels flagged per frame.")]
 Confidence = Annotated[
     float | None,
-    typer.Option(
-        "--confidence", min=0.0, max=1.0, help="Or: flag as many as keep the expected share of bad ones at this."
-    ),
+    Option("--confidence", min=0.0, max=1.0, help="Or: flag as many as keep the expected share of bad ones at this."),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace existing outputs.")]
 MaxMemory = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--max-memory",
         help="Memory for all processes together, e.g. 4G; lowers --jobs.  [default: 3/4 of the machine's]",
         show_default=False,
@@ -85,7 +80,7 @@ MaxMemory = Annotated[
 ]
 MaxTime = Annotated[
     float | None,
-    typer.Option(
+    Option(
         "--max-time",
         min=1,
         help="CPU seconds for one frame.  [default: 120, and 30 per MB of its file]",

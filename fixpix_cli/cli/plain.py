@@ -1,10 +1,10 @@
-"""Command lines without surprises, read without typer's own machinery.
+"""Command lines without surprises, read without typer.
 
-typer builds a validator for each option of a command before it looks at the
-first word; with the libraries for it that takes longer than the repair of a
-frame. The options of a command are what its signature says; here they are read
-from it one by one, and at the first word that is not plainly right (help, an
-unknown option, a value that does not fit) typer takes over and says so.
+typer loads and builds for longer than the repair of a small frame takes. The
+options of a command are what its signature says, in our own words (`Option`,
+`Argument`); here they are read from it one by one, and at the first word that
+is not plainly right (help, an unknown option, a value that does not fit) typer
+takes over (`typed`) and says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,19 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from typer.models import ArgumentInfo
+
+class Argument:
+    """How a positional parameter shows itself: what `typer.Argument` is to be called with."""
+
+    def __init__(self, **facts: Any) -> None:
+        self.facts = facts
+
+
+class Option:
+    """The spellings of an option and how it shows itself: what `typer.Option` is to be called with."""
+
+    def __init__(self, *spellings: str, **facts: Any) -> None:
+        self.spellings, self.facts = spellings, facts
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ def arguments(command: Callable[..., None], words: Sequence[str]) -> dict[str, A
     Parameters
     ----------
     command : callable
-        Its parameters are annotated for typer.
+        Its parameters are annotated with `Option` and `Argument`.
     words : sequence of str
         The command line behind the command's name.
     """
@@ -99,16 +111,14 @@ def _parameters(command: Callable[..., None]) -> tuple[str | None, dict[str, _Op
         plain = kinds[0] if typing.get_origin(kind) is not list else kind
         many = typing.get_origin(plain) is list
         plain = typing.get_args(plain)[0] if many else plain
-        if isinstance(info, ArgumentInfo):
+        if isinstance(info, Argument):
             if positional is not None or (plain, many) != (str, True):
                 return None, {}
             positional = name
             continue
-        if plain not in (bool, int, float, str, Path):
+        if not isinstance(info, Option) or plain not in (bool, int, float, str, Path):
             return None, {}
-        option = _Option(name, plain, many, info.min, info.max, info.envvar)
-        # In an annotation typer takes the first spelling for a default, until it builds the command.
-        spellings = [text for text in (info.default, *(info.param_decls or ())) if isinstance(text, str)]
-        for spelling in spellings or [f"--{name.replace('_', '-')}"]:
+        option = _Option(name, plain, many, *(info.facts.get(fact) for fact in ("min", "max", "envvar")))
+        for spelling in info.spellings or [f"--{name.replace('_', '-')}"]:
             options[spelling] = option
     return positional, options

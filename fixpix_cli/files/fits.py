@@ -32,7 +32,7 @@ from ..mosaic import Array, Assume, Edit, Frame, Lazy, Mosaic, Stored
 from . import fits_cards, fits_sign, fits_tiles, fits_words
 from .fits_gzip import is_gzip, to_the_end, unpacked
 from .fits_io import is_image, is_tiled, opened, places, tiled_values
-from .fits_values import STORED, Layout, Scale, scaling, to_samples, to_store
+from .fits_values import STORED, Layout, Scale, put, scaling, to_samples, to_store
 from .fits_words import conditions_of, default_white
 
 #: Samples per byte of a compressed file; a header that claims more is damaged.
@@ -107,7 +107,8 @@ class Image:
         """How one plane is stored."""
         if self.layout.offset < 0:
             return self.layout
-        size = self.first.samples.size * np.dtype(self.layout.stored).itemsize
+        rows, cols = self.first.shape
+        size = rows * cols * np.dtype(self.layout.stored).itemsize
         return replace(self.layout, offset=self.layout.offset + number * size)
 
 
@@ -250,30 +251,19 @@ def _layers(frame: Frame, key: int) -> list[int]:
 def _patch(frame: Frame, edits: Sequence[Edit], mine: Sequence[int], path: Path, key: int) -> None:
     """Put the edits of one HDU into the file; its checksum cards follow by the words that changed."""
     place = places(path)[key]
-    touched = []
+    numbers, values = [], []
     for n in mine:
         layout, edit = frame.layout[n], edits[n]
-        size = np.dtype(layout.stored).itemsize
-        first = (layout.offset - place.data) // size + edit.rows * frame.mosaics[n].shape[1] + edit.cols
-        touched.append((first, to_store(edit.values, layout)))
-    stored = touched[0][1].dtype
-    with open(path, "r+b") as stream:
+        first = (layout.offset - place.data) // np.dtype(layout.stored).itemsize
+        numbers.append(first + edit.rows * frame.mosaics[n].shape[1] + edit.cols)
+        values.append(to_store(edit.values, layout))
+    flat, stored = np.concatenate(numbers), np.concatenate(values, dtype=values[0].dtype)
+    order = np.argsort(flat, kind="stable")
+    with open(path, "r+b", buffering=0) as stream:
         span = min(place.span, stream.seek(0, 2) - place.data)  # careless writers cut the padding
-        view = np.memmap(stream, np.uint8, "r+", place.data, (span,))
-        samples, words = (
-            view[: span // stored.itemsize * stored.itemsize].view(stored),
-            view[: span // 4 * 4].view(">u4"),
-        )
-        flat = np.concatenate([first for first, _ in touched])
-        changed = np.sort((flat[:, None] * stored.itemsize // 4 + np.arange(max(1, stored.itemsize // 4))).reshape(-1))
-        changed = changed[np.diff(changed, append=-1) != 0]  # each once (np.unique imports half of numpy)
-        changed = changed[changed < len(words)]
-        before = fits_cards.ones_complement(words[changed])
-        samples[flat] = np.concatenate([values for _, values in touched])
-        change = (before, fits_cards.ones_complement(words[changed])) if span == place.span else None
-        view.flush()
-        del view, samples, words
-        fits_cards.renew_checksums(stream, place.head, place.data, place.span, change)
+        summed = span == place.span and fits_cards.has_checksums(stream, place.head, place.data)
+        change = put(stream, place.data, flat[order], stored[order], summed)
+        fits_cards.renew_checksums(stream, place.head, place.data, place.span, change if summed else None)
 
 
 def _rewrite_tiles(frame: Frame, edits: Sequence[Edit], path: Path, key: int) -> list[str]:

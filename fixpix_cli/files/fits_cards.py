@@ -89,6 +89,13 @@ def decode_checksum(text: str) -> int:
     return ~value & 0xFFFFFFFF
 
 
+def has_checksums(stream: BinaryIO, head: int, data: int) -> bool:
+    """Whether the header from byte `head` to `data` has a DATASUM or CHECKSUM card."""
+    stream.seek(head)
+    header = bytearray(stream.read(data - head))
+    return find(header, "DATASUM") is not None or find(header, "CHECKSUM") is not None
+
+
 def renew_checksums(stream: BinaryIO, head: int, data: int, span: int, change: tuple[int, int] | None = None) -> None:
     """Rewrite the DATASUM and CHECKSUM cards of one HDU in place, where it has them.
 

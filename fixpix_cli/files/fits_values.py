@@ -8,6 +8,8 @@ which some are BLANK become floats with NaN there, as float images have it.
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,11 @@ import numpy as np
 
 from ..errors import RefusedError, UnreadableError
 from ..mosaic import Array
+from . import fits_cards
 
 STORED = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+#: Bytes between two values that are written as one piece, and of the longest piece.
+_NEAR, _PIECE = 4096, 1 << 20
 _OFFSETS = {(8, -128): np.int8, (16, 32768): np.uint16, (32, 2147483648): np.uint32}
 
 
@@ -129,3 +134,34 @@ def _with_blanks(values: Array, layout: Layout, stored: np.dtype[Any]) -> Array:
     codes[codes == blank] += 1 if blank < range_.max else -1
     codes[missing] = blank
     return codes.astype(stored)
+
+
+def put(stream: Any, start: int, flat: Array, stored: Array, summed: bool) -> tuple[int, int]:
+    """Write values of the file's type to their places, numbers of values from byte `start` on, rising.
+
+    Those that lie close together are written as one piece. With `summed` the sums of the pieces' words as they were
+    and as they are come back; words that did not change are in both.
+    """
+    size = stored.itemsize
+    begin = flat * size
+    cuts = np.flatnonzero((np.diff(begin) > _NEAR) | (np.diff(begin // _PIECE) != 0)) + 1
+    first, last = np.append(0, cuts), np.append(cuts, len(flat)) - 1
+    alone = (flat[last] - flat[first] == last - first) & (not summed)
+    low = np.where(alone, begin[first], begin[first] // 4 * 4)
+    high = np.where(alone, begin[last] + size, -(-(begin[last] + size) // 4) * 4)
+    raw, before, after = stored.tobytes(), 0, 0
+    for a, b, left, right, whole in zip(*(each.tolist() for each in (first, last, low, high, alone)), strict=True):
+        if whole:
+            piece: bytes | bytearray = raw[a * size : (b + 1) * size]
+        else:
+            stream.seek(start + left)
+            piece = bytearray(stream.read(right - left))
+            before = fits_cards.ones_complement(piece, before) if summed else 0
+            bytes_of = np.frombuffer(piece, np.uint8)
+            where = (begin[a : b + 1] - left)[:, None] + np.arange(size)
+            bytes_of[where] = stored[a : b + 1].view(np.uint8).reshape(-1, size)
+            after = fits_cards.ones_complement(piece, after) if summed else 0
+        stream.seek(start + left)
+        if stream.write(piece) != len(piece):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return before, after

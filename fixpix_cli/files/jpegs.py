@@ -16,7 +16,7 @@ import numpy as np
 from ..mosaic import Array
 
 #: Bits of the magnitude of a 16-bit difference d, by ``d & 0xFFFF`` (ITU-T T.81, table H.2).
-_CATEGORY = np.array([min(d, 65536 - d).bit_length() for d in range(65536)], np.uint8)
+_CATEGORY = np.frexp(np.minimum(np.arange(65536), np.arange(65536, 0, -1)))[1].astype(np.uint8)
 #: Bytes that an encoder may leave unused after the last pixel.
 _SLACK = 32
 #: Bits of what has no code.

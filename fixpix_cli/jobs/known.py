@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import choosing, darkcurrent, darks, files, maps
+from .. import files, maps
 from ..defects import DefectMap
 from ..errors import FrameError, NoMapError
 from ..mosaic import Array, Bool, Frame, Lazy, Mosaic
@@ -19,6 +19,9 @@ from .frames import tallies_of
 from .looking import Looked, Packed, bad_of, single, spare
 from .outcomes import Common
 from .repairing import Repair
+
+if TYPE_CHECKING:
+    from .. import darkcurrent
 
 
 def bad_pixels(
@@ -59,7 +62,6 @@ def bad_pixels(
 
     def bad(number: int) -> Bool:
         mosaic = frame.mosaics[number]
-        found = np.zeros(mosaic.shape, bool)
         views = [planes[number] for planes in known]
         if how.auto:
             if shown:
@@ -67,6 +69,7 @@ def bad_pixels(
             else:
                 alone = single(tallies_of([mosaic], frame.conditions, common.threads)[0], common)
             views.append(alone if together is None else spare(alone, together[number % len(together)]))
+        found = np.zeros(mosaic.shape, bool)
         pixels = [_repairable(mosaic, view.bad_pixels) for view in views]
         for part in pixels:
             found.reshape(-1)[part] = True
@@ -157,6 +160,8 @@ def _chosen(
     path: Path, camera: maps.CameraMap, frame: Frame, common: Common
 ) -> tuple[list[DefectMap | None], list[str]]:
     """What a camera map says of each of a frame's planes (None: nothing), in the map's row order, and the notes."""
+    from .. import choosing
+
     turned = bool(frame.row_order and camera.row_order and frame.row_order != camera.row_order)
     threshold = camera.threshold if common.threshold is None else common.threshold
     views: list[DefectMap | None] = []
@@ -184,6 +189,8 @@ def _chosen(
 
 def _model(path: Path, camera: maps.CameraMap, plane: int, gain: int | None) -> darkcurrent.Model | None:
     """The dark current of a camera, fitted once per process and state of the map."""
+    from .. import darkcurrent, darks
+
     status = path.stat()
     key = (path, status.st_mtime_ns, status.st_ino, plane, gain)
     if key not in _models:

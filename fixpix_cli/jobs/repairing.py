@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from .. import strategy
 from ..errors import FrameError, RefusedError
 from ..mosaic import Bool, Edit, Mosaic
+from ..normalise import windows
 from ..repair import CLASSICAL, Corrector, edit, in_tiles, noise_fill, otherwise, places
 
 
@@ -90,6 +91,8 @@ def _corrector(mosaic: Mosaic, bad: Bool, method: str, threads: int) -> tuple[st
     if not net.supports(mosaic.cfa):
         return f"least-squares (the {method} does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
     name = method
+    if method == "mlp" and np.count_nonzero(bad) <= min(strategy.WHOLE, windows.FEW * bad.size):
+        return name, replace(net, threads=threads)
     if method == "cnn":
         name, net = "cnn, mlp elsewhere", otherwise(net, net_of("mlp"))
     return name, in_tiles(net, strategy.TILE, strategy.HALO, threads)

@@ -1,11 +1,31 @@
-"""Floor 2. Defect maps on disk: masks and truths, camera maps, and the store that keeps them."""
+"""Floor 2. Defect maps on disk: masks and truths, camera maps, and the store that keeps them.
 
-from .fitsmap import CameraMap, MaskFile, dq_extensions, for_frame, previous_of, read_map, read_mask, write_mask
-from .keeping import merge, prune, recover, remove
-from .parts import month_of
-from .sparse import is_listed
-from .store import Store, add, differences, key_of
-from .trend import differences_of, months, spread, trend
+A module is imported when one of its names is first asked for: a repair with a mask needs few of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .fitsmap import CameraMap, MaskFile, dq_extensions, for_frame, previous_of, read_map, read_mask, write_mask
+    from .keeping import merge, prune, recover, remove
+    from .parts import month_of
+    from .sparse import is_listed
+    from .store import Store, add, differences, key_of
+    from .trend import differences_of, months, spread, trend
+
+_NAMES = {
+    "fitsmap": "CameraMap MaskFile dq_extensions for_frame previous_of read_map read_mask write_mask",
+    "keeping": "merge prune recover remove",
+    "parts": "month_of",
+    "sparse": "is_listed",
+    "store": "Store add differences key_of",
+    "trend": "differences_of months spread trend",
+}
+#: public name -> module
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
     "CameraMap",
@@ -31,3 +51,9 @@ __all__ = [
     "trend",
     "write_mask",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

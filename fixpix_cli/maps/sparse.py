@@ -125,7 +125,9 @@ def _tile(data: bytes, pixels: int, most: list[int]) -> tuple[Array, Array] | No
     value = struct.unpack_from(">i", data)[0]
     bits = np.unpackbits(np.frombuffer(data, np.uint8, offset=4))
     end = len(bits)
-    ones = [*np.flatnonzero(bits).tolist(), end]
+    where = np.flatnonzero(bits.view(bool))
+    ones = [*where.tolist(), end]
+    gaps = [*np.flatnonzero(np.diff(where) > 1).tolist(), end]
     here, pixel, one = 0, 0, 0  # the bit, the pixel, and the first of `ones` at or behind the bit
     places: list[int] = []
     values: list[int] = []
@@ -150,40 +152,80 @@ def _tile(data: bytes, pixels: int, most: list[int]) -> tuple[Array, Array] | No
             if stop > end:
                 return None
             mapped = np.packbits(bits[here:stop]).view(">u4").tolist()
-            one = bisect_left(ones, stop, one)
+            steps = [(number, step) for number, step in enumerate(mapped) if step]
         else:
-            mapped, stop, one = _split(ones, here, one, count, code - 1)
+            if code == 1:
+                steps, stop = _unary(ones, gaps, one, here, count)
+            else:
+                steps, stop = _split(data, ones, one, here, count, code - 1)
             if stop > end:
                 return None
-        here = stop
-        for number, step in enumerate(mapped, pixel):
-            if step:
-                value += ~(step >> 1) if step & 1 else step >> 1
-                if not -(1 << 31) <= value < 1 << 31:  # differences run over, as in C
-                    value = (value + (1 << 31)) % (1 << 32) - (1 << 31)
+        one = bisect_left(ones, stop, one)
+        here, since = stop, pixel
+        for number, step in (*steps, (count, 0)):
             if value:
-                places.append(number)
-                values.append(value)
+                places += range(since, pixel + number)
+                values += [value] * (pixel + number - since)
+            since = pixel + number
+            value += ~(step >> 1) if step & 1 else step >> 1
+            if not -(1 << 31) <= value < 1 << 31:  # differences run over, as in C
+                value = (value + (1 << 31)) % (1 << 32) - (1 << 31)
         pixel += count
     return np.array(places, np.int64), np.array(values, np.int32)
 
 
-def _split(ones: list[int], here: int, one: int, count: int, low: int) -> tuple[list[int], int, int]:
-    """(count) mapped differences of a block, each a run of zeros ended by a one, then `low` bits; the bit behind them.
+def _unary(ones: list[int], gaps: list[int], one: int, here: int, count: int) -> tuple[list[tuple[int, int]], int]:
+    """As `_split` does, where no bits follow a one: what lies between two ones is a difference.
 
-    The last of `ones` stands behind the end of the bits: a block that reaches it is cut off.
+    `gaps` are the numbers of those of `ones` behind which zeros follow, and a last one that is never reached.
     """
-    mapped: list[int] = []
-    last = len(ones) - 1
-    for _ in range(count):
-        if one >= last:
-            return mapped, ones[last] + 1, last
-        stop = ones[one] + 1 + low
-        number = (ones[one] - here) << low
-        one += 1
-        while ones[one] < stop and one < last:
-            number |= 1 << (stop - 1 - ones[one])
-            one += 1
-        mapped.append(number)
-        here = stop
-    return mapped, here, one
+    if one + count >= len(ones):
+        return [], ones[-1] + 1
+    steps = [(0, ones[one] - here)] if ones[one] > here else []
+    near = bisect_left(gaps, one)
+    while (gap := gaps[near]) < one + count - 1:
+        steps.append((gap + 1 - one, ones[gap + 1] - ones[gap] - 1))
+        near += 1
+    return steps, ones[one + count - 1] + 1
+
+
+def _split(
+    data: bytes, ones: list[int], one: int, here: int, count: int, low: int
+) -> tuple[list[tuple[int, int]], int]:
+    """The mapped differences of a block that are not 0, with their numbers; and the bit behind the block.
+
+    Each of `count` differences is a run of zeros ended by a one, then `low` bits: that of equal pixels a one and `low`
+    zeros. As one long number such a run differs from the block for the first time where the next pixel does. A block
+    that is cut off ends behind the last of `ones`, which stands for the end of the bits.
+    """
+    steps: list[tuple[int, int]] = []
+    size, place = low + 1, 0
+    while place < count:
+        length = (count - place) * size
+        differs = _number(data, here, length) ^ _equal(count - place, size)
+        same = (length - differs.bit_length()) // size
+        place, here = place + same, here + same * size
+        if place == count:
+            break
+        one = bisect_left(ones, here, one)
+        if one >= len(ones) - 1:
+            return steps, ones[-1] + 1
+        top = ones[one]
+        steps.append((place, (top - here) << low | _number(data, top + 1, low)))
+        place, here = place + 1, top + 1 + low
+    return steps, here
+
+
+def _number(data: bytes, start: int, length: int) -> int:
+    """`length` bits from bit `start` on, behind the tile's first 4 bytes; behind their end they are zeros."""
+    first, stop = 4 + (start >> 3), 4 + (start + length + 7 >> 3)
+    word = int.from_bytes(data[first:stop], "big")
+    if stop > len(data):
+        word <<= 8 * (stop - max(first, len(data)))
+    return word >> 8 * (stop - 4) - start - length & (1 << length) - 1
+
+
+@lru_cache(maxsize=1024)
+def _equal(count: int, size: int) -> int:
+    """The bits of a run of equal pixels: so many times a one and size - 1 zeros."""
+    return int(("1" + "0" * (size - 1)) * count, 2)

@@ -28,9 +28,12 @@ class MlpCorrector:
     Parameters
     ----------
     session : Session
+    threads : int
+        For the linear prediction to begin from; the answers do not depend on it.
     """
 
     session: Session
+    threads: int = 1
 
     @classmethod
     def open(cls, name: str | Path = "mlp", threads: int = 1) -> MlpCorrector:
@@ -107,11 +110,11 @@ class MlpCorrector:
         values, sigma = np.full((2, len(rows)), np.nan)
         if open_.any():
             area = mosaic.active
-            filled = windows.fill(mosaic.light(), inside[area.slices])
+            filled = windows.first(mosaic.light(), inside[area.slices], self.radius, self.threads)
             values[open_], sigma[open_] = self.refine(filled, rows[open_] - area.top, cols[open_] - area.left)
         return values, sigma
 
-    def refine(self, filled: windows.Filled, rows: Array, cols: Array) -> tuple[Array, Array]:
+    def refine(self, filled: windows.Filled | windows.Near, rows: Array, cols: Array) -> tuple[Array, Array]:
         """Values and sigmas, (N,) float64 arrays in DN, of some holes of a filled frame."""
         values, sigma = np.empty(len(rows)), np.empty(len(rows))
         for start in range(0, len(rows), BATCH):

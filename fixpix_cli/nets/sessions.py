@@ -1,5 +1,7 @@
 """Floor 2. Running a model: the only file that imports onnxruntime, and translates its exceptions.
 
+Nets of fully connected layers run without it on the CPU (`plain`): it takes longer to load than they take.
+
 On the CPU the answers are the same to the last bit with any number of threads (`tests/nets/test_devices.py`). Other
 devices round otherwise; what runs on them is therefore asked for by name (`run_on`), and onnxruntime, which goes on
 with the CPU if it cannot use a device, is asked afterwards which one it took. Operators that a device does not have
@@ -17,6 +19,7 @@ from typing import Any
 
 from ..errors import DeviceError, ModelError, UsageError
 from ..mosaic import Float32
+from . import plain
 from .cards import KEY, Card
 
 #: Device -> onnxruntime's name of it, and what makes it usable. In the order in which "auto" takes them.
@@ -173,6 +176,8 @@ def open_session(data: bytes, source: str, sha256: str, threads: int = 1) -> Ses
     ModelError
         Not an ONNX model, no valid card, or the inputs are not those of the card.
     """
+    if _running.device == "cpu" and (net := plain.parse(data)) is not None:
+        return _session(source, sha256, net, net.metadata.get(KEY), net.inputs, net.outputs)
     with translated(source):
         import onnxruntime
 
@@ -186,6 +191,11 @@ def open_session(data: bytes, source: str, sha256: str, threads: int = 1) -> Ses
         handle = _opened(onnxruntime, data, options)
         text = handle.get_modelmeta().custom_metadata_map.get(KEY)
         inputs, outputs = handle.get_inputs(), handle.get_outputs()
+    return _session(source, sha256, handle, text, inputs, outputs)
+
+
+def _session(source: str, sha256: str, handle: Any, text: str | None, inputs: Any, outputs: Any) -> Session:
+    """A session of a net that is open, after a look whether it is what its card says."""
     card = Card.parse(text, source)
     _check(source, "input", inputs, card.inputs)
     _check(source, "output", outputs, card.outputs)

@@ -1,30 +1,31 @@
 """Floor 1. First estimates of missing pixels: the frame's own linear prediction, fitted on its good pixels.
 
-What `windows` shows to the nets begins with these. A fit sees up to 60,000 good
-pixels of each tile position: most of the time of a repair with a known map.
-Everything else here touches the neighbourhoods of holes only, or goes over the
-samples once, in pieces that stay in the processor's cache.
+What `windows` shows to the nets begins with these. Where holes are few, `near` makes them from the holes'
+neighbourhoods alone; here they are made from a whole plane with many holes, and all are put into a copy of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
 from ..cfa import Cfa, Offset
 from ..mosaic import Array, Bool, Float32, Mosaic
 from ..repair import by_position, usable
-from ..tiles import marked, neighbours, whole_windows
+from ..tiles import neighbours, whole_windows, windows
+from .near import Near, estimate, level_at, missing
+from .prediction import RIDGE, around, fit, means
 
+#: Share of holes in a plane up to which they are few.
+FEW = 0.03
 #: Samples that are worked on at once where a pass over a frame would otherwise wait for memory, and windows.
 _IN_CACHE, _WINDOWS = 1 << 16, 1 << 11
 
 
 @dataclass(frozen=True)
 class Regime:
-    """How `fill` predicts holes in one range of damage rates.
+    """How `fill` predicts many holes in one range of damage rates.
 
     Parameters
     ----------
@@ -35,7 +36,6 @@ class Regime:
     passes : int
         How often all holes are estimated anew from the filled frame.
     fit : str
-        ``complete``: on good pixels without a hole around them, once.
         ``filled``: on any good pixels, anew in every pass. A hole's estimate has
         then seen the good pixel that it helps to predict; harmless while holes are few.
         ``held out``: a tenth of the good pixels is hidden and fitted on.
@@ -52,7 +52,6 @@ class Regime:
 
 #: Chosen on the validation cameras among the three fits, radii 2 and 3, 2 to 12 passes.
 REGIMES = (
-    Regime(0.03, 3, 8, "complete", 60_000),
     Regime(0.4, 3, 3, "filled", 20_000),
     Regime(1.0, 2, 5, "held out", 20_000),
 )
@@ -87,13 +86,37 @@ class Filled:
 
     def level_at(self, rows: Array, cols: Array) -> Array:
         """(N,) float64 DN: what was subtracted at the pixels (rows, cols)."""
-        pr, pc = self.cfa.period
-        table = np.array([[self.level[r, c] for c in range(pc)] for r in range(pr)])
-        return table[rows % pr, cols % pc]
+        return level_at(self.level, self.cfa, rows, cols)
 
     def at(self, rows: Array, cols: Array) -> Array:
         """(N,) float64 DN: the first estimates (or the samples) at the pixels (rows, cols)."""
         return self.samples[rows, cols].astype(np.float64) + self.level_at(rows, cols)
+
+    def error_at(self, position: Offset, rows: Array, cols: Array) -> Array:
+        """(N,) float64 DN: the error of the prediction, the same for all pixels of a tile position."""
+        return np.full(len(rows), self.error.get(position, 0.0))
+
+    def windows(self, rows: Array, cols: Array, radius: int) -> tuple[Float32, Bool, Bool]:
+        """Values, which are good pixels, and which lie in the plane, (N, n, n), of windows of n = 2 radius + 1."""
+        values, inside = windows(self.samples, None, rows, cols, radius)
+        return values, windows(self.good, None, rows, cols, radius)[0] & inside, inside
+
+
+def first(mosaic: Mosaic, bad: Bool, radius: int, threads: int = 1) -> Near | Filled:
+    """First estimates for all holes of a plane and the windows of a radius around them; few holes: nothing else.
+
+    Parameters
+    ----------
+    mosaic, bad
+        As for `fill`.
+    radius : int
+    threads : int
+        The answer does not depend on it.
+    """
+    flat = missing(mosaic, bad)
+    if len(flat) <= FEW * bad.size:
+        return estimate(mosaic, flat, fit(mosaic, bad, threads), radius)
+    return fill(mosaic, bad)
 
 
 def fill(mosaic: Mosaic, bad: Bool) -> Filled:
@@ -111,30 +134,32 @@ def fill(mosaic: Mosaic, bad: Bool) -> Filled:
     Filled
         Without any good pixel everything is 0 above level 0.
     """
-    good = usable(mosaic, bad)
-    missing = marked(~good)
-    above, level = _levelled(mosaic, good, missing)
-    regime = next(r for r in REGIMES if len(missing) <= r.up_to * good.size)
+    flat, good = missing(mosaic, bad), usable(mosaic, bad)
+    if len(flat) <= FEW * bad.size:
+        prediction = fit(mosaic, bad)
+        above = _above(mosaic, prediction.level)
+        near = estimate(mosaic, flat, prediction, 0)
+        above.reshape(-1)[flat] = near.estimates
+        return Filled(above, good, mosaic.cfa, prediction.level, prediction.error, prediction.weights)
+    level = means(mosaic.samples, good, mosaic.cfa)
+    above = _above(mosaic, level)
+    above.reshape(-1)[flat] = 0.0
+    regime = next(r for r in REGIMES if len(flat) <= r.up_to * good.size)
     known = good
     if regime.fit == "held out":
         known = good & (np.random.default_rng(0).random(good.shape) >= _HELD_OUT)
-    holes = _Holes.of(mosaic.cfa, known, missing if known is good else np.flatnonzero(~known))
+    holes = _Holes.of(mosaic.cfa, known, flat if known is good else np.flatnonzero(~known))
     truth = above if known is good else above.copy()  # only good pixels of it are looked at
     first = _first(above, known, holes)
     above[holes.rows, holes.cols] = first
     weights: dict[Offset, _Weights] = {}
-    moved = np.full(len(holes.rows), np.inf, np.float32)
-    for number in range(regime.passes):
-        if number == 0 or regime.fit != "complete":
-            weights = _fit_all(truth, above, good, known, holes, regime)
-        predicted = _predict(above, holes, weights, first, regime.radius)
-        if regime.fit == "complete":
-            predicted, moved = _held(above[holes.rows, holes.cols], predicted, moved)
-        above[holes.rows, holes.cols] = predicted
+    for _ in range(regime.passes):
+        weights = _fit_all(truth, above, good, known, holes, regime)
+        above[holes.rows, holes.cols] = _predict(above, holes, weights, first, regime.radius)
     if known is not good:
         hidden = good & ~known
         above[hidden] = truth[hidden]
-        last = _Holes.of(mosaic.cfa, good, missing)
+        last = _Holes.of(mosaic.cfa, good, flat)
         first = above[last.rows, last.cols]
         for _ in range(2):
             above[last.rows, last.cols] = _predict(above, last, weights, first, regime.radius)
@@ -142,14 +167,9 @@ def fill(mosaic: Mosaic, bad: Bool) -> Filled:
     return Filled(above, good, mosaic.cfa, level, errors, values)
 
 
-def _levelled(mosaic: Mosaic, good: Bool, holes: Array) -> tuple[Float32, dict[Offset, float]]:
-    """Samples less the mean of the good pixels of their tile position, 0 in holes; and the means, DN."""
+def _above(mosaic: Mosaic, level: dict[Offset, float]) -> Float32:
+    """Samples less the level of their tile position, DN."""
     samples, (pr, pc), (height, width) = mosaic.samples, mosaic.cfa.period, mosaic.shape
-    means = _means(mosaic, good, holes)
-    overall = 0.0
-    if None in means.values() and good.any():
-        overall = float(samples[good].mean(dtype=np.float64))
-    level = {position: overall if mean is None else mean for position, mean in means.items()}
     # In the type in which an array of this type less a number is computed.
     table = np.array([[level[r, c] for c in range(pc)] for r in range(pr)], np.result_type(samples.dtype, 0.0))
     across = np.tile(table, (1, -(-width // pc)))[:, :width]
@@ -159,30 +179,7 @@ def _levelled(mosaic: Mosaic, good: Bool, holes: Array) -> tuple[Float32, dict[O
         for top in range(r, height, step):
             band = slice(top, top + step - r, pr)
             above[band] = samples[band] - across[r]
-    above.reshape(-1)[holes] = 0.0
-    return above, level
-
-
-def _means(mosaic: Mosaic, good: Bool, holes: Array) -> dict[Offset, float | None]:
-    """Mean of the good pixels of each tile position, DN; None where there is none. `holes` are the others' places."""
-    samples, (pr, pc), (height, width) = mosaic.samples, mosaic.cfa.period, mosaic.shape
-    found: dict[Offset, float | None] = {}
-    if samples.dtype.kind not in "iu" or samples.dtype.itemsize > 2 or height >= 1 << 16:
-        for r, c in mosaic.cfa.positions:
-            values, ok = samples[r::pr, c::pc], good[r::pr, c::pc]
-            found[r, c] = float(values[ok].mean(dtype=np.float64)) if ok.any() else None
-        return found
-    # Sums of short integers are exact in any order: those of all columns, less the holes'.
-    rows, cols = holes // width, holes % width
-    missing = samples[rows, cols].astype(np.int64)
-    for r in range(pr):
-        columns = samples[r::pr].sum(axis=0, dtype=np.int32 if samples.dtype.kind == "i" else np.uint32)
-        for c in range(pc):
-            here = (rows % pr == r) & (cols % pc == c)
-            count = len(range(r, height, pr)) * len(range(c, width, pc)) - np.count_nonzero(here)
-            total = int(columns[c::pc].sum(dtype=np.int64)) - int(missing[here].sum())
-            found[r, c] = total / count if count else None
-    return found
+    return above
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,13 +215,6 @@ def _first(above: Float32, known: Bool, holes: _Holes) -> Float32:
     return out
 
 
-@cache
-def around(radius: int) -> Array:
-    """((2 radius + 1)^2 - 1, 2) offsets of the neighbours of a pixel, row by row."""
-    span = range(-radius, radius + 1)
-    return np.array([(r, c) for r in span for c in span if r or c])
-
-
 @dataclass(frozen=True, eq=False)
 class _Weights:
     """(K,) weights of the neighbours, or None where the frame is too small to fit them; error in DN."""
@@ -239,9 +229,8 @@ def _fit_all(
     """The linear prediction of every tile position, fitted on this frame."""
     pixels = {p: _spread(good, known, holes, p, regime) for p in holes.cfa.positions}
     radius = regime.radius
-    barred = _near(holes, good.shape, radius) if regime.fit == "complete" else None
     scratch = np.empty((max(len(rows) for rows, _ in pixels.values()), len(around(radius))), np.float64)
-    return {p: _fit(truth, above, barred, rows, cols, radius, scratch) for p, (rows, cols) in pixels.items()}
+    return {p: _fit(truth, above, rows, cols, radius, scratch) for p, (rows, cols) in pixels.items()}
 
 
 def _spread(good: Bool, known: Bool, holes: _Holes, position: Offset, regime: Regime) -> tuple[Array, Array]:
@@ -261,30 +250,13 @@ def _spread(good: Bool, known: Bool, holes: _Holes, position: Offset, regime: Re
     return flat // width * pr + r, flat % width * pc + c
 
 
-def _near(holes: _Holes, shape: tuple[int, int], radius: int) -> Bool:
-    """(H, W) bool: the square around a pixel holds a hole or leaves the frame."""
-    near = np.zeros(shape, bool)
-    flat, (height, width) = near.reshape(-1), shape
-    rows, cols = holes.rows, holes.cols
-    for dr in range(-radius, radius + 1):
-        for dc in range(-radius, radius + 1):
-            flat[np.clip(rows + dr, 0, height - 1) * width + np.clip(cols + dc, 0, width - 1)] = True
-    near[:radius] = near[height - radius :] = near[:, :radius] = near[:, width - radius :] = True
-    return near
-
-
-def _fit(
-    truth: Float32, above: Float32, barred: Bool | None, rows: Array, cols: Array, radius: int, scratch: Array
-) -> _Weights:
-    """Least squares of the pixels (rows, cols) on their neighbours, without those whose window is `barred`.
+def _fit(truth: Float32, above: Float32, rows: Array, cols: Array, radius: int, scratch: Array) -> _Weights:
+    """Least squares of the pixels (rows, cols) on their neighbours.
 
     `scratch` is room for (N, K) float64 values, used again and again: new memory costs as much as the arithmetic.
     """
     height, width = above.shape
-    if barred is None:
-        kept = (rows >= radius) & (rows < height - radius) & (cols >= radius) & (cols < width - radius)
-    else:
-        kept = ~barred[rows, cols]
+    kept = (rows >= radius) & (rows < height - radius) & (cols >= radius) & (cols < width - radius)
     count = np.count_nonzero(kept)
     if count < 4 * len(around(radius)):
         known = truth[rows, cols].astype(np.float64)
@@ -298,7 +270,7 @@ def _fit(
         x[part, :middle], x[part, middle:] = cells[:, :middle], cells[:, middle + 1 :]
     y = truth[rows, cols].astype(np.float64)
     gram = x.T @ x
-    ridge = 1e-7 * np.trace(gram) / x.shape[1]
+    ridge = RIDGE * np.trace(gram) / x.shape[1]
     if ridge <= 0:
         return _Weights(None, 0.0)
     weights = np.linalg.solve(gram + ridge * np.eye(x.shape[1]), x.T @ y)
@@ -316,14 +288,3 @@ def _predict(above: Float32, holes: _Holes, weights: dict[Offset, _Weights], fir
         v, ok = neighbours(above, None, holes.rows[index], holes.cols[index], offsets)
         out[index] = np.where(ok, v, first[index][:, None]) @ w.astype(np.float32)
     return out
-
-
-def _held(old: Float32, new: Float32, moved: Float32) -> tuple[Float32, Float32]:
-    """(N,) estimates for the next pass, and how far they moved: half of the way where `new` moves further than before.
-
-    In smooth pictures many passes alone diverge: 100 times the squared error of least squares in holes of 4 x 4 of
-    an RGB photograph.
-    """
-    now = np.abs(new - old)
-    further = now > moved
-    return np.where(further, (old + new) / 2, new), np.where(further, now / 2, now)

@@ -3,9 +3,9 @@
 Training and serving both come through here. Nothing depends on what a header
 claims about black and white; gain and offset of the samples cancel:
 
-1. `fill` gives every bad pixel a first estimate from the frame's own good
-   pixels (linear prediction, fitted on this frame, in several passes so that
-   holes next to holes settle).
+1. `fill`, or `first`, gives every bad pixel a first estimate from the frame's
+   own good pixels (linear prediction, fitted on this frame, in several passes so
+   that holes next to holes settle).
 2. `encode` cuts windows of the net's own radius from the filled frame,
    subtracts the window's mean colour by colour and divides by the window's mean
    absolute deviation plus a quarter of the error that the linear prediction
@@ -30,8 +30,9 @@ import numpy as np
 
 from ..cfa import Cfa, Offset
 from ..mosaic import Array, Float32
-from ..tiles import windows
-from .filling import REGIMES, Filled, Regime, around, fill, groups_of
+from .filling import FEW, REGIMES, Filled, Regime, fill, first, groups_of
+from .near import Near
+from .prediction import around
 
 #: Version of the input contract below; a model's card names the one it was trained with.
 NORMALISATION = 2
@@ -50,12 +51,12 @@ def length(radius: int) -> int:
     return 2 * (2 * radius + 1) ** 2 + len(KINDS) + 1
 
 
-def encode(filled: Filled, rows: Array, cols: Array, radius: int) -> tuple[Float32, Array]:
+def encode(filled: Filled | Near, rows: Array, cols: Array, radius: int) -> tuple[Float32, Array]:
     """Net input for some pixels.
 
     Parameters
     ----------
-    filled : Filled
+    filled : Filled or Near
     rows, cols : (N,) integer arrays
         Holes: their own value is an estimate. A good pixel's own value would be seen.
     radius : int
@@ -78,11 +79,9 @@ def encode(filled: Filled, rows: Array, cols: Array, radius: int) -> tuple[Float
     return features, unit
 
 
-def _encode(filled: Filled, position: Offset, rows: Array, cols: Array, radius: int) -> tuple[Float32, Array]:
+def _encode(filled: Filled | Near, position: Offset, rows: Array, cols: Array, radius: int) -> tuple[Float32, Array]:
     cells = (2 * radius + 1) ** 2
-    values, inside = windows(filled.samples, None, rows, cols, radius)
-    good = windows(filled.good, None, rows, cols, radius)[0] & inside
-    values, inside, good = (a.reshape(-1, cells) for a in (values, inside, good))
+    values, good, inside = (a.reshape(-1, cells) for a in filled.windows(rows, cols, radius))
     weight = np.where(good, 1.0, _FILLED_WEIGHT).astype(np.float32) * inside
     values = values * inside
     for same in _colours(filled.cfa, position, radius):
@@ -91,14 +90,14 @@ def _encode(filled: Filled, position: Offset, rows: Array, cols: Array, radius: 
         values[:, same] -= mean[:, None]
     values *= inside
     spread = (np.abs(values) * weight).sum(axis=1) / weight.sum(axis=1)
-    error = filled.error.get(position, 0.0)
+    error = filled.error_at(position, rows, cols)
     unit = spread.astype(np.float64) + _ERROR_SHARE * error
     features = np.zeros((len(rows), length(radius)), np.float32)
     features[:, :cells] = np.clip(values / np.where(unit > 0, unit, 1.0)[:, None], -_LIMIT, _LIMIT)
     features[:, cells : 2 * cells] = good
     features[:, 2 * cells + KINDS.index(kind(filled.cfa, position))] = 1.0
-    if error > 0:
-        features[:, -1] = np.clip(np.log(unit / error), -1.0, 6.0)
+    known = error > 0
+    features[known, -1] = np.clip(np.log(unit[known] / error[known]), -1.0, 6.0)
     unit[~good.any(axis=1)] = np.nan
     return features, unit
 
@@ -119,7 +118,9 @@ def kind(cfa: Cfa, position: Offset) -> str:
     return "green" if sum(row.count(colour) for row in cfa.tile) == 2 else "other"
 
 
-def decode(filled: Filled, rows: Array, cols: Array, residual: Array, sigma: Array, unit: Array) -> tuple[Array, Array]:
+def decode(
+    filled: Filled | Near, rows: Array, cols: Array, residual: Array, sigma: Array, unit: Array
+) -> tuple[Array, Array]:
     """The net's answers as sample values and their uncertainty.
 
     Parameters
@@ -142,16 +143,19 @@ def decode(filled: Filled, rows: Array, cols: Array, residual: Array, sigma: Arr
 
 
 __all__ = [
+    "FEW",
     "KINDS",
     "NORMALISATION",
     "RADII",
     "REGIMES",
     "Filled",
+    "Near",
     "Regime",
     "around",
     "decode",
     "encode",
     "fill",
+    "first",
     "kind",
     "length",
 ]

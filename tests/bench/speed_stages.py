@@ -16,15 +16,13 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
-from fixpix_cli import files, maps, strategy
+from fixpix_cli import files, maps
 from fixpix_cli.files import jpegs, segments
 from fixpix_cli.files.tiff import opened
 from fixpix_cli.maps import sparse
-from fixpix_cli.mosaic import Area, Mosaic
 from fixpix_cli.nets.correctors import shipped_mlp
-from fixpix_cli.normalise import windows
-from fixpix_cli.repair import edit, in_tiles
-from fixpix_cli.tiles import tiles
+from fixpix_cli.normalise import prediction, windows
+from fixpix_cli.repair import edit
 
 
 @dataclass(frozen=True)
@@ -57,25 +55,21 @@ def plain(place: Path, rounds: int) -> list[Stage]:
     frame = files.load(path)
     mosaic, bad = frame.mosaics[0], maps.read_mask(mask).planes[0].bad
     mlp = shipped_mlp()
-    change = edit(mosaic, bad, in_tiles(mlp, strategy.TILE, strategy.HALO))
-    parts = list(_parts(mosaic, bad))
-    filled = [windows.fill(*part) for part in parts]
-    holes = [np.nonzero(part[1]) for part in parts]
-    encoded = [windows.encode(f, *where, mlp.radius)[0] for f, where in zip(filled, holes, strict=True)]
-    fits, neighbours = len(parts) * len(mosaic.cfa.positions), len(windows.around(windows.REGIMES[0].radius))
-    x = np.ones((windows.REGIMES[0].pixels, neighbours))
+    change = edit(mosaic, bad, mlp)
+    first, holes = windows.first(mosaic, bad, mlp.radius), np.nonzero(bad)
+    encoded = windows.encode(first, *holes, mlp.radius)[0]
+    x = np.ones(((2 * prediction.RADIUS + 1) ** 2, prediction.PIXELS // _BANDS))
     source = np.zeros(mosaic.shape, np.uint16)
     weights = [np.ones(shape, np.float32) for shape in _LAYERS]
 
     def gram() -> None:
-        for _ in range(fits):
-            x.T @ x
+        for _ in range(_BANDS * len(mosaic.cfa.positions)):
+            x @ x.T
 
     def layers() -> None:
-        for features in encoded:
-            values = np.resize(features, (len(features), _LAYERS[0][0]))
-            for weight in weights:
-                values = values @ weight
+        values = encoded
+        for weight in weights:
+            values = values @ weight
 
     def copied() -> None:
         shutil.copyfile(path, target)
@@ -95,11 +89,11 @@ def plain(place: Path, rounds: int) -> list[Stage]:
               "read its first block"),
         Stage("decode samples", cpu(decode, rounds), cpu(source.copy, rounds), "memcpy"),
         Stage("read mask", cpu(read_mask, rounds), cpu(mask.read_bytes, rounds), "read its bytes"),
-        Stage("normalise (first estimates)", cpu(lambda: [windows.fill(*part) for part in parts], rounds),
+        Stage("normalise (first estimates)", cpu(lambda: windows.first(mosaic, bad, mlp.radius), rounds),
               cpu(gram, rounds), "the sums of products of its fits"),
-        Stage("encode windows", cpu(lambda: [windows.encode(f, *w, mlp.radius) for f, w in
-              zip(filled, holes, strict=True)], rounds), cpu(lambda: [e.copy() for e in encoded], rounds), "memcpy"),
-        Stage("net", cpu(lambda: [mlp.session.run(window=e) for e in encoded], rounds), cpu(layers, rounds),
+        Stage("encode windows", cpu(lambda: windows.encode(first, *holes, mlp.radius), rounds),
+              cpu(encoded.copy, rounds), "memcpy"),
+        Stage("net", cpu(lambda: mlp.session.run(window=encoded), rounds), cpu(layers, rounds),
               "its three large matrix products in NumPy"),
         Stage("write", cpu(lambda: files.save(frame, [change], target, overwrite=True), rounds), cpu(copied, rounds),
               "copy of the file, synced"),
@@ -108,16 +102,8 @@ def plain(place: Path, rounds: int) -> list[Stage]:
 
 #: The large matrices of the shipped mlp; `layers` above multiplies by such.
 _LAYERS = ((166, 128), (128, 128), (128, 64))
-
-
-def _parts(mosaic: Mosaic, bad: np.ndarray) -> list[tuple[Mosaic, np.ndarray]]:
-    """The parts in which a repair works on a plane, with their masks."""
-    found = []
-    for tile in tiles(mosaic.shape, strategy.TILE, strategy.HALO, 2):
-        rows, cols = tile.outer
-        part = mosaic.cropped(Area(rows.start, cols.start, rows.stop, cols.stop))
-        found.append((part, np.ascontiguousarray(bad[tile.outer])))
-    return found
+#: The sums are made band by band: about so many.
+_BANDS = 20
 
 
 def ljpeg(place: Path, rounds: int) -> list[Stage]:
@@ -125,7 +111,7 @@ def ljpeg(place: Path, rounds: int) -> list[Stage]:
     path, target = place / "frame.ljpeg.dng", place / "staged.dng"
     frame = files.load(path)
     mosaic, bad = frame.mosaics[0], maps.read_mask(place / "known.mask.fits").planes[0].bad
-    change = edit(mosaic, bad, in_tiles(shipped_mlp(), strategy.TILE, strategy.HALO))
+    change = edit(mosaic, bad, shipped_mlp())
     tree = opened(path)
     ifd = next(ifd for top in tree.chain for ifd in top.all() if tree.number(ifd, 262) == 32803)
     raster = segments.raster_of(tree, ifd)

@@ -150,7 +150,7 @@ def test_nan_and_masked_borders_are_left_alone_and_not_used():
     answer = np.full(mosaic.shape, np.nan)
     answer[bad] = shipped_cnn()(mosaic, bad)
     assert np.isnan(answer[10:13, :6]).all() and np.isfinite(answer[10:13, 6:9]).all()
-    assert np.abs(answer[10:13, 6:9] - clean.samples[10:13, 6:9]).max() < 700
+    assert np.abs(answer[10:13, 6:9] - clean.samples[10:13, 6:9]).max() < 1000
     assert np.isfinite(answer[40:43, 53:55]).all()
     repaired = repair(mosaic, bad, shipped_cnn())
     assert np.array_equal(np.isnan(repaired), np.isnan(samples)) and np.array_equal(repaired[:, :6], samples[:, :6])
