@@ -7,6 +7,7 @@ core takes it apart (of fields of stars 1.5 pixels wide a second look took 30 to
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -58,18 +59,42 @@ def crowds(
     (H, W) bool array, with what is near the crowds, or None where there is no crowd
     """
     found = None
-    for (side, chance, reach), least in zip(_SQUARES, fewest, strict=True):
-        count, dark = (_spread(_counted(shape, pixels, side), 1, np.add) for pixels in (suspects, suspects[below]))
-        rows, cols = np.nonzero(count >= max(least, _beyond_chance(9 * side * side * rate, chance)))
-        kept = dark[rows, cols] >= np.maximum(1, _DARK_SHARE * count[rows, cols])
-        if not kept.any():
-            continue
-        crowded = np.zeros(count.shape, bool)
-        crowded[rows[kept], cols[kept]] = True
+    for side, crowded, reach in _crowded(shape, suspects, below, rate, fewest):
         wide = _spread(crowded, reach, np.logical_or)
         whole = wide.repeat(side, axis=0).repeat(side, axis=1)[: shape[0], : shape[1]]
         found = whole if found is None else found | whole
     return found
+
+
+def crowded_pixels(
+    shape: tuple[int, int], suspects: Array, below: Bool, rate: float, fewest: tuple[int, int] = LEAST
+) -> Array:
+    """The same as pixels, row * W + column, ascending: for a large frame with few crowds."""
+    (height, width), parts = shape, [np.zeros(0, np.int64)]
+    for side, crowded, reach in _crowded(shape, suspects, below, rate, fewest):
+        first, last = -reach * side, (reach + 1) * side
+        square = np.arange(first, last)
+        rows, cols = (side * a[:, None, None] for a in np.nonzero(crowded))
+        rows, cols = np.broadcast_arrays(rows + square[:, None], cols + square)
+        inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+        parts.append(np.unique(rows[inside] * width + cols[inside]))
+    return np.unique(np.concatenate(parts))
+
+
+def _crowded(
+    shape: tuple[int, int], suspects: Array, below: Bool, rate: float, fewest: tuple[int, int]
+) -> Iterator[tuple[int, Bool, int]]:
+    """Side of the blocks, which of them are the middle of a crowd, and how far around them it reaches."""
+    for (side, chance, reach), least in zip(_SQUARES, fewest, strict=True):
+        count = _spread(_counted(shape, suspects, side), 1, np.add)
+        crowded = count >= max(least, _beyond_chance(9 * side * side * rate, chance))
+        if not crowded.any():
+            continue
+        places = np.nonzero(crowded)
+        dark = _spread(_counted(shape, suspects[below], side), 1, np.add)[places]
+        crowded[places] = dark >= np.maximum(1, _DARK_SHARE * count[places])
+        if crowded.any():
+            yield side, crowded, reach
 
 
 def _counted(shape: tuple[int, int], pixels: Array, side: int) -> Array:
@@ -94,11 +119,12 @@ def _beyond_chance(mean: float, chance: float) -> int:
 
 def _spread(blocks: Array, reach: int, join: np.ufunc) -> Array:
     """Every block joined with those up to `reach` rows and columns away."""
-    for axis in (0, 1):
-        moved = np.moveaxis(blocks, axis, 0)
-        out = moved.copy()
-        for step in range(1, min(reach, len(out) - 1) + 1):
-            join(out[step:], moved[:-step], out=out[step:])
-            join(out[:-step], moved[step:], out=out[:-step])
-        blocks = np.moveaxis(out, 0, axis)
-    return blocks
+    whole = blocks.copy()
+    for step in range(1, reach + 1):
+        join(whole[step:], blocks[:-step], out=whole[step:])
+        join(whole[:-step], blocks[step:], out=whole[:-step])
+    rows, whole = whole, whole.copy()
+    for step in range(1, reach + 1):
+        join(whole[:, step:], rows[:, :-step], out=whole[:, step:])
+        join(whole[:, :-step], rows[:, step:], out=whole[:, :-step])
+    return whole

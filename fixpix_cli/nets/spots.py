@@ -23,10 +23,10 @@ import numpy as np
 from ..candidates import candidates
 from ..cfa import Cfa
 from ..classical import CROWDED, rate_of, ratios_at
-from ..crowds import below_surroundings, crowds
+from ..crowds import below_surroundings, crowded_pixels
 from ..errors import ModelError
 from ..levels import Statistics, comparable
-from ..mosaic import Array, Float32, Mosaic
+from ..mosaic import Array, Bool, Float32, Mosaic
 from ..normalise import spots
 from ..repair import by_position, masked_median
 from ..stars import share_their_light
@@ -145,11 +145,11 @@ class SpotDetector:
         found = Spots(pixels, ratios, rate_of(ratios, clear=-np.inf, others=good))
         strong = pixels[alone > _STRONG]
         expected = min(max(first, _SPARSE), self.serving("most_rate"))
-        crowded = crowds(light.shape, strong, below_surroundings(light, strong), expected, _FEWEST)
-        if crowded is not None:
-            if np.count_nonzero(crowded) > self.serving("most_crowded") * light.samples.size:
-                return None
-            found = self._peeled(light, seen, found, pixels[alone > _SUSPECT], np.flatnonzero(crowded), threads)
+        region = crowded_pixels(light.shape, strong, below_surroundings(light, strong), expected, _FEWEST)
+        if len(region) > self.serving("most_crowded") * light.samples.size:
+            return None
+        if len(region):
+            found = self._peeled(light, seen, found, pixels[alone > _SUSPECT], region, threads)
         return found if found.rate <= self.serving("most_rate") else None
 
     def _judged(
@@ -178,12 +178,16 @@ class SpotDetector:
         """
         own = light.samples.reshape(-1)[region]
         suspects = suspects[np.isin(suspects, region, assume_unique=True)]
+        good = np.ones(light.shape, bool) if light.is_integer else np.isfinite(light.samples)
+        clean = light.with_samples(light.samples.copy())
         for _ in range(_ROUNDS):
-            clean = without(light, suspects)
+            fill(light, good, suspects, clean.samples)
             alone = self._judged(clean, seen, region, threads, own)
+            clean.samples.reshape(-1)[suspects] = light.samples.reshape(-1)[suspects]
             before, suspects = suspects, region[alone > _SUSPECT]
             if np.array_equal(before, suspects):
                 break
+        fill(light, good, before, clean.samples)
         ratios = together(ratios_at(clean, seen, region, "extreme", own), alone, self.serving("agreement"))
         outside = ~np.isin(found.pixels, region, assume_unique=True)
         pixels = np.concatenate([found.pixels[outside], region])
@@ -195,18 +199,20 @@ class SpotDetector:
         return Spots(pixels[order], both[order], rate, peeled=True)
 
 
-def without(light: Mosaic, suspects: Array) -> Mosaic:
-    """The plane with the median of the nearest trusted pixels of the colour in the place of each suspect.
+def fill(light: Mosaic, good: Bool, suspects: Array, out: Array) -> None:
+    """Put the median of the nearest trusted pixels of the colour in the place of each suspect.
 
     Parameters
     ----------
     light : Mosaic
+    good : (H, W) bool array
+        Where it has samples.
     suspects : (N,) integer array
         Row * W + column.
+    out : (H, W) array
+        Filled in there alone.
     """
-    good = np.ones(light.shape, bool) if light.is_integer else np.isfinite(light.samples)
     good.reshape(-1)[suspects] = False
-    samples = light.samples.copy()
     rows, cols = np.divmod(suspects, light.shape[1])
     for position, index in by_position(light, rows, cols):
         r, c = rows[index], cols[index]
@@ -215,8 +221,8 @@ def without(light: Mosaic, suspects: Array) -> Mosaic:
         middle = masked_median(v.astype(np.float64), ok)
         if light.is_integer:
             middle = np.rint(middle)
-        samples[r, c] = np.where(np.isfinite(middle), middle, samples[r, c])
-    return light.with_samples(samples)
+        out[r, c] = np.where(np.isfinite(middle), middle, light.samples[r, c])
+    good.reshape(-1)[suspects] = light.is_integer | np.isfinite(light.samples.reshape(-1)[suspects])
 
 
 def _logit(p: float) -> float:

@@ -93,18 +93,20 @@ def patterns() -> dict[str, int]:
 
 def _drawn(cfa: Cfa, position: Offset) -> list[tuple[str, Array]]:
     """The window around a position in its eight orientations and both orders of the other colours, with its offsets."""
-    span = np.arange(-RADIUS, RADIUS + 1)
+    span, (pr, pc) = np.arange(-RADIUS, RADIUS + 1), cfa.period
     grid = np.stack(np.meshgrid(span, span, indexing="ij"), axis=-1)
-    own = cfa.colour(*position)
-    others = [colour for colour in cfa.colours if colour != own]
+    colours = sorted(cfa.colours, key=lambda colour: colour != cfa.colour(*position))  # its own is the first
+    table = np.array([[colours.index(cfa.colour(r, c)) for c in range(pc)] for r in range(pr)])
+    names = [
+        np.array([ord("0"), *(ord("1") + n for n in order)], np.uint8)
+        for order in itertools.permutations(range(len(colours) - 1))
+    ]
     found = []
     for turns, mirrored in itertools.product(range(4), (False, True)):
         offsets = np.rot90(grid, turns)
         offsets = (offsets[:, ::-1] if mirrored else offsets).reshape(-1, 2)
-        colours = [cfa.colour(position[0] + r, position[1] + c) for r, c in offsets.tolist()]
-        for order in itertools.permutations(others):
-            names = {own: "0"} | {colour: str(1 + n) for n, colour in enumerate(order)}
-            found.append(("".join(names[colour] for colour in colours), offsets))
+        seen = table[(position[0] + offsets[:, 0]) % pr, (position[1] + offsets[:, 1]) % pc]
+        found += [(name[seen].tobytes().decode(), offsets) for name in names]
     return found
 
 
