@@ -70,7 +70,7 @@ def command(
       fixpix correct a.fits --map camera.map.fits --in-place
       fixpix correct *.dng --dng opcode --out listed
     """
-    if auto or len(paths) > 1 or Path(paths[0]).is_dir():
+    if len(paths) > 1 or Path(paths[0]).is_dir():
         o.start()  # a single frame may do without
     from .. import jobs as work
     from ..errors import UsageError

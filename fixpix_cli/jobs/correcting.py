@@ -83,7 +83,7 @@ def correct(
 
 def _is_plain(path: Path, how: Repair) -> bool:
     """True if the frame and its maps are read by nothing but our own code, as `workers.run_here` demands."""
-    return not how.auto and files.is_plain(path) and all(map(maps.is_listed, how.maps))
+    return files.is_plain(path) and all(map(maps.is_listed, how.maps))
 
 
 def _correct_one(
