@@ -53,8 +53,9 @@ DEFAULT_THRESHOLD = 0.3
 SUPPORT, MOST, ABSENT = 2.0, 6.0, 1.0
 #: Fixed points of a nat and of a damage rate.
 _NAT, _RATE = 1 << 8, 1 << 30
-#: A scene moves where weak suspects return less often than this, beyond chance; weak is a mean support below it.
-_RETURNS, _WEAK, _FEW = 0.02, 4.0, 50
+#: A scene moves where weak suspects return less often than this, beyond chance; weak is a mean support below it; so
+#: few that return say nothing.
+_RETURNS, _WEAK, _FEW = 0.02, 4.0, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,13 +141,16 @@ class Tally:
         """Whether the scene moved between the frames: their evidence is then independent.
 
         The share of the other frames in which a weak suspect of one frame is suspected again, beyond what
-        chance gives, is 0.03 to 0.6 for still scenes and 0 to 0.01 for moving ones. What cannot be told
-        (few suspects, one frame) counts as standing still, as do darks, whose weak hot pixels return.
+        chance gives, is 0.03 to 0.6 for still scenes, as for darks, whose weak hot pixels return, and 0 to 0.01 for
+        moving ones. Where hardly any weak suspect returns there is hardly anything false to add up in a still scene
+        either: those few may be defects.
         """
         times, pixels = self.entries["supported"], self.shape[0] * self.shape[1]
         weak = (times > 0) & (self.entries["support"] < _WEAK * _NAT * times)
-        if self.frames < 2 or not self.rates or np.count_nonzero(weak) < _FEW:
+        if self.frames < 2 or not self.rates:
             return False
+        if np.count_nonzero(weak & (times > 1)) <= _FEW:
+            return True
         again = float((times[weak] - 1).mean()) / (self.frames - 1)
         chance = float(times.sum()) / (self.frames * pixels)
         return again - chance < _RETURNS * (1 - chance)
