@@ -61,7 +61,8 @@ _VERBS = tuple(
     f"fixpix_cli.jobs.{name}" for name in ("calibrating", "correcting", "detecting", "evaluating", "injecting")
 )
 #: A process at work takes about this much at least, in bytes; fewer bytes each are not worth a process. Large frames
-#: take so much for each byte of their file (``detect`` on 24 MP of 16 bits, 48 MB: 850 MB).
+#: take so much for each byte of their file (``detect`` on 24 MP of 16 bits, 48 MB: 850 MB where damage or texture makes
+#: it look at every pixel, else 150 MB).
 _PER_PROCESS, _BASE, _PER_BYTE = 400_000_000, 100_000_000, 16
 #: Of so many files the sizes are looked at to find how much a process will need.
 _LOOKED_AT = 256

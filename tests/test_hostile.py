@@ -139,7 +139,7 @@ def test_a_gzip_bomb(run, good, tmp_path):
 def test_a_frame_that_needs_more_memory_than_allowed_says_so(run, good):
     """Lost otherwise: the machine's memory; a frame that fits is done in spite of its neighbour."""
     write_fits(good.parent / "large.fits", np.tile(scene().samples, (50, 50)))
-    errors = fails(run, good, "large.fits", options=("--max-memory", "400M", "-j", 2))
+    errors = fails(run, good, "large.fits", options=("--max-memory", "200M", "-j", 2))
     assert "--max-memory" in errors["large.fits"]
 
 

@@ -75,15 +75,19 @@ def correct(
             for seen in [remembered.get(s.path)]
         ]
         here = common.cluster is None and common.device == "cpu"
-        if here and len(items) == 1 and _is_plain(sources[0].path, how):
+        if here and len(items) == 1 and _is_plain(sources[0].path, how, common):
             yield workers.run_here(_correct_one, items[0], common.budget, lost)
         else:
             yield from place.each(_correct_one, items, lost)
 
 
-def _is_plain(path: Path, how: Repair) -> bool:
-    """True if the frame and its maps are read by nothing but our own code, as `workers.run_here` demands."""
-    return files.is_plain(path) and all(map(maps.is_listed, how.maps))
+def _is_plain(path: Path, how: Repair, common: Common) -> bool:
+    """True if the frame and its maps are read by nothing but our own code, as `workers.run_here` demands.
+
+    A frame that is searched for bad pixels keeps to limits that the user set only in a process of its own.
+    """
+    limited = common.budget.memory is not None or common.budget.seconds is not None
+    return not (how.auto and limited) and files.is_plain(path) and all(map(maps.is_listed, how.maps))
 
 
 def _correct_one(

@@ -234,7 +234,7 @@ def memory(place: Path, counts: tuple[int, ...] = (10, 100, 500)) -> Iterator[di
 
 def limit(place: Path) -> Iterator[dict[str, Any]]:
     scenes(place / "big", BIG, 4)
-    for most in ("1G", "1500M"):
+    for most in ("500M", "1G", "2G"):
         done = ran(place, "detect", "big", "--out", "out", "--max-memory", most, failing=True)
         yield {"row": "limit", "asked": most, **{name: round(value, 1) for name, value in done.items()}}
 
