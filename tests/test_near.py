@@ -38,6 +38,8 @@ def test_neighbourhoods_hold_what_the_filled_plane_holds(cfa):
         whole, usable, within = filled.windows(rows[some], cols[some], radius)
         assert np.array_equal(good, usable) and np.array_equal(inside, within)
         assert np.array_equal(value[inside], whole[inside])
+        mine, theirs = (windows.encode(of, rows, cols, radius) for of in (alone, filled))
+        assert np.array_equal(mine[0], theirs[0]) and np.array_equal(mine[1], theirs[1])
 
 
 @pytest.mark.parametrize("cfa", PATTERNS, ids=NAMES)

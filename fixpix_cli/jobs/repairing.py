@@ -81,17 +81,17 @@ def repair_plane(mosaic: Mosaic, bad: Bool, how: Repair, path: Path, threads: in
 
 def _corrector(mosaic: Mosaic, bad: Bool, method: str, threads: int) -> tuple[str, Corrector]:
     """The corrector of a method, and the method's name as the report gives it."""
+    count = int(np.count_nonzero(bad))
     if method == "auto":
         mlp = net_of("mlp")
-        rate = int(np.count_nonzero(bad)) / bad.size
-        method = strategy.choose(rate, mlp.default_up_to if mlp.supports(mosaic.cfa) else None)
+        method = strategy.choose(count / bad.size, mlp.default_up_to if mlp.supports(mosaic.cfa) else None)
     if method in CLASSICAL:
         return method, CLASSICAL[method]
     net = net_of(method)
     if not net.supports(mosaic.cfa):
         return f"least-squares (the {method} does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
     name = method
-    if method == "mlp" and np.count_nonzero(bad) <= min(strategy.WHOLE, windows.FEW * bad.size):
+    if method == "mlp" and count <= min(strategy.WHOLE, windows.FEW * bad.size):
         return name, replace(net, threads=threads)
     if method == "cnn":
         name, net = "cnn, mlp elsewhere", otherwise(net, net_of("mlp"))

@@ -8,13 +8,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .trend import differences_of, months, spread, trend  # at once: the module of this name would hide the function
+
 if TYPE_CHECKING:
     from .fitsmap import CameraMap, MaskFile, dq_extensions, for_frame, previous_of, read_map, read_mask, write_mask
     from .keeping import merge, prune, recover, remove
     from .parts import month_of
     from .sparse import is_listed
     from .store import Store, add, differences, key_of
-    from .trend import differences_of, months, spread, trend
 
 _NAMES = {
     "fitsmap": "CameraMap MaskFile dq_extensions for_frame previous_of read_map read_mask write_mask",
@@ -22,7 +23,6 @@ _NAMES = {
     "parts": "month_of",
     "sparse": "is_listed",
     "store": "Store add differences key_of",
-    "trend": "differences_of months spread trend",
 }
 #: public name -> module
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}

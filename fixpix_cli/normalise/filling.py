@@ -15,7 +15,7 @@ from ..mosaic import Array, Bool, Float32, Mosaic
 from ..repair import by_position, usable
 from ..tiles import neighbours, whole_windows, windows
 from .near import Near, estimate, level_at, missing
-from .prediction import RIDGE, around, fit, means
+from .prediction import RIDGE, Fit, around, fit, means
 
 #: Share of holes in a plane up to which they are few.
 FEW = 0.03
@@ -75,6 +75,8 @@ class Filled:
     weights : dict of tile position to (K,) float64 array or None
         The last linear prediction, of the neighbours in the order of `around`; None where the frame is too small
         to fit it.
+    fit : Fit or None
+        Where holes are few: the prediction in all regions.
     """
 
     samples: Float32
@@ -83,6 +85,7 @@ class Filled:
     level: dict[Offset, float]
     error: dict[Offset, float]
     weights: dict[Offset, Array | None]
+    fit: Fit | None = None
 
     def level_at(self, rows: Array, cols: Array) -> Array:
         """(N,) float64 DN: what was subtracted at the pixels (rows, cols)."""
@@ -93,7 +96,9 @@ class Filled:
         return self.samples[rows, cols].astype(np.float64) + self.level_at(rows, cols)
 
     def error_at(self, position: Offset, rows: Array, cols: Array) -> Array:
-        """(N,) float64 DN: the error of the prediction, the same for all pixels of a tile position."""
+        """(N,) float64 DN: the error of the prediction around some pixels of a tile position."""
+        if self.fit is not None:
+            return self.fit.errors[position][self.fit.region(self.good.shape, rows, cols)]
         return np.full(len(rows), self.error.get(position, 0.0))
 
     def windows(self, rows: Array, cols: Array, radius: int) -> tuple[Float32, Bool, Bool]:
@@ -140,7 +145,7 @@ def fill(mosaic: Mosaic, bad: Bool) -> Filled:
         above = _above(mosaic, prediction.level)
         near = estimate(mosaic, flat, prediction, 0)
         above.reshape(-1)[flat] = near.estimates
-        return Filled(above, good, mosaic.cfa, prediction.level, prediction.error, prediction.weights)
+        return Filled(above, good, mosaic.cfa, prediction.level, prediction.error, prediction.weights, prediction)
     level = means(mosaic.samples, good, mosaic.cfa)
     above = _above(mosaic, level)
     above.reshape(-1)[flat] = 0.0

@@ -28,7 +28,7 @@ PIXELS = 60_000
 #: Relative to the mean of the diagonal, what is added to it.
 RIDGE = 1e-7
 #: Rows and columns of a region at least, and how many regions a plane has at most, down and across.
-_SIDE, _MOST = 512, (6, 8)
+_SIDE, _MOST = 512, (4, 6)
 #: Of the whole plane's sums, what counts in a region; of its own the rest.
 _SHARED = 0.15
 #: A region's error counts as so many windows of the whole plane and its own.
@@ -129,7 +129,7 @@ def fit(mosaic: Mosaic, bad: Bool, threads: int = 1) -> Fit:
             one = _Solved(None, None, error, np.full(len(sums), error))
         found[position] = one
 
-    each(solve, mosaic.cfa.positions, threads)
+    each(solve, mosaic.cfa.positions, min(threads, len(mosaic.cfa.positions)))
     solved = {position: found[position] for position in mosaic.cfa.positions}
     return Fit(
         level,
