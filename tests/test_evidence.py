@@ -95,9 +95,11 @@ def test_texture_that_stands_still_is_no_defect():
     assert not tally.view().bad.any()
 
 
-def test_one_frame_or_too_few_suspects_tell_nothing_of_movement():
+def test_one_frame_tells_nothing_of_movement_and_few_suspects_do_no_harm():
     assert not sequence(1, still=False).moves
-    assert not sequence(9, still=False, weak=0.0002).moves
+    assert sequence(9, still=False, weak=0.0002).moves
+    assert sequence(9, still=True, weak=0.0002).moves  # two weak pixels and their neighbours: nothing to add up
+    assert not sequence(9, still=True, weak=0.002).moves
 
 
 def test_log_odds_add_exactly_what_the_frames_say():
