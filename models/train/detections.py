@@ -4,7 +4,8 @@
 
 Relative damage, precision and recall at a probability of 0.5, native outliers ignored; large frames are measured
 on their central part; few-pixel rates with several seeds. One line per camera, rate and d. `used` is what fixpix does
-(`nets.detectors.detect`); `--ship` writes the means and the worst cameras on the cards of the shipped nets.
+(`nets.detectors.detect`), `unets` the same without the spot detector; `--ship` writes the means and the worst cameras
+on the cards of the shipped nets.
 """
 
 from __future__ import annotations
@@ -23,14 +24,23 @@ import shipping
 from measure import cameras
 
 from fixpix_cli import classical, score
+from fixpix_cli.cfa import Cfa
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Mosaic
 from fixpix_cli.nets import registry
 from fixpix_cli.nets.detectors import detect
+from fixpix_cli.nets.spots import SpotDetector, shipped_spot
 from fixpix_cli.nets.unets import UnetDetector
 
 RATES = (0.0001, 0.001, 0.01, 0.05, 0.2, 0.4, 0.7)
 DELTAS = (0.7, 0.3)
+
+
+class NoSpot(SpotDetector):
+    """A spot detector that knows no CFA, so that the unets look at every frame."""
+
+    def supports(self, cfa: Cfa) -> bool:
+        return False
 
 
 def compare(
@@ -56,7 +66,12 @@ def main() -> None:
     parser.add_argument("--ship", action="store_true", help="write the figures on the cards of the shipped nets")
     options = parser.parse_args()
     net = UnetDetector.open(options.model)
-    detectors = {"rules": classical.detect, "unet": net, "used": lambda mosaic: detect(mosaic, net=net)}
+    detectors = {
+        "rules": classical.detect,
+        "unet": net,
+        "unets": lambda mosaic: detect(mosaic, net=net, spot=NoSpot(shipped_spot().session)),
+        "used": lambda mosaic: detect(mosaic, net=net),
+    }
     found: dict[tuple[float, float, str], list[list[float]]] = {}
     for camera, frames in cameras(Path(options.data)).items():
         for delta, rate in itertools.product(DELTAS, RATES):
@@ -75,7 +90,7 @@ def main() -> None:
             f"d {delta} rate {rate:7.2%}  {name:6} mean {row[0]:.3f} / {row[1]:.3f}  worst {row[2]:.3f} / {row[3]:.3f}"
         )
     if options.ship:
-        for name in ("unet", "unet-dense"):
+        for name in ("spot", "unet", "unet-dense"):
             ship(name, rows)
 
 
