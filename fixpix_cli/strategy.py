@@ -14,7 +14,12 @@ TILE, HALO = 2048, 32
 WHOLE = 50_000
 
 
-def choose(rate: float, mlp_up_to: float | None) -> str:
+#: Damage rate from which the vit takes the place of the mlp, which it equals up to 70 %. At 85 % its excess error is
+#: 0.96 of the mlp's (``python tests/bench/quality.py --rows correction``), for ten times the processor time.
+VIT_FROM = 0.8
+
+
+def choose(rate: float, mlp_up_to: float | None, vit: bool = True) -> str:
     """The repair method for one plane.
 
     Parameters
@@ -25,6 +30,8 @@ def choose(rate: float, mlp_up_to: float | None) -> str:
         The greatest damage rate at which the shipped MLP's card shows that it
         beats least squares on the validation cameras; None where no model
         knows this CFA.
+    vit : bool
+        Whether the vit knows this CFA.
 
     Returns
     -------
@@ -33,6 +40,8 @@ def choose(rate: float, mlp_up_to: float | None) -> str:
         for which large tiles (X-Trans) in small frames leave too few pixels; it
         then falls back to medians by itself.
     """
+    if vit and rate >= VIT_FROM:
+        return "vit"
     if mlp_up_to is not None and 0 < rate <= mlp_up_to:
         return "mlp"
     return "least-squares"

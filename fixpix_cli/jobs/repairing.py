@@ -83,8 +83,9 @@ def _corrector(mosaic: Mosaic, bad: Bool, method: str, threads: int) -> tuple[st
     """The corrector of a method, and the method's name as the report gives it."""
     count = int(np.count_nonzero(bad))
     if method == "auto":
-        mlp = net_of("mlp")
-        method = strategy.choose(count / bad.size, mlp.default_up_to if mlp.supports(mosaic.cfa) else None)
+        mlp, rate = net_of("mlp"), count / bad.size
+        vit = rate >= strategy.VIT_FROM and net_of("vit").supports(mosaic.cfa)
+        method = strategy.choose(rate, mlp.default_up_to if mlp.supports(mosaic.cfa) else None, vit)
     if method in CLASSICAL:
         return method, CLASSICAL[method]
     net = net_of(method)
