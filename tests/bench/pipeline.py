@@ -42,17 +42,19 @@ from fixpix_cli.nets.detectors import detect
 
 BIG, SMALL = (4000, 6000), (128, 160)
 KINDS = 4
+#: Different frames that `calibrate` gets: 48 MB of disk each.
+_DIFFERENT = 32
 ROWS = ("stages", "rate", "memory", "limit", "device", "cluster")
 
 
-def scenes(folder: Path, shape: tuple[int, int], count: int) -> Path:
-    """`count` frames, links to a few different ones, each with one bad pixel in 5,000."""
+def scenes(folder: Path, shape: tuple[int, int], count: int, kinds: int = KINDS) -> Path:
+    """`count` frames, links to `kinds` different ones, each with one bad pixel in 5,000."""
     originals = folder.with_name(folder.name + "-originals")
     for place in (folder, originals):
         place.mkdir(parents=True, exist_ok=True)
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     bad = np.random.default_rng(99).choice(x.size, x.size // 5000, replace=False)
-    for n in range(min(KINDS, count)):
+    for n in range(min(kinds, count)):
         noise = 30 * np.random.default_rng(n).standard_normal(shape, np.float32)
         samples = (2000 + 800 * np.sin(x / 300 + n) + 500 * np.cos(y / 200) + noise).astype(np.uint16)
         samples.reshape(-1)[bad] = 16000
@@ -61,7 +63,7 @@ def scenes(folder: Path, shape: tuple[int, int], count: int) -> Path:
         hdu.writeto(originals / f"{n}.fits", overwrite=True)
     for n in range(count):
         (folder / f"{n:06d}.fits").unlink(missing_ok=True)
-        os.link(originals / f"{n % KINDS}.fits", folder / f"{n:06d}.fits")
+        os.link(originals / f"{n % kinds}.fits", folder / f"{n:06d}.fits")
     mask = np.zeros(shape, bool)
     mask.reshape(-1)[bad] = True
     maps.write_mask(folder.with_name(folder.name + ".mask.fits"), [DefectMap.of(mask)], overwrite=True)
@@ -189,25 +191,28 @@ def costs(verb: str, place: Path) -> dict[str, float]:
 
 def rate(place: Path, count: int, rounds: int) -> Iterator[dict[str, Any]]:
     scenes(place / "big", BIG, count)
+    different = min(count, _DIFFERENT)  # calibrate counts equal frames once
+    scenes(place / "each", BIG, different, different)
     verbs = {
         "detect": ("detect", "big", "--out", "out"),
-        "calibrate": ("calibrate", "big", "--kind", "light", "--map", "new.map.fits"),
+        "calibrate": ("calibrate", "each", "--kind", "light", "--map", "new.map.fits"),
         "correct": ("correct", "big", "--map", "big.mask.fits", "--out", "out", "--overwrite"),
     }
     for verb, arguments in verbs.items():
+        frames = different if verb == "calibrate" else count
         cpu = costs(verb, place)
         slowest = max(cpu, key=lambda name: cpu[name])
         whole, stage = [], []
         for _ in range(rounds):
             (place / "new.map.fits").unlink(missing_ok=True)
             whole.append(ran(place, *arguments))
-            stage.append(side_by_side(verb, slowest, place, max(1, count // machine.available()), machine.available()))
-        seconds = float(np.median([one["seconds"] for one in whole])) / count
+            stage.append(side_by_side(verb, slowest, place, max(1, frames // machine.available()), machine.available()))
+        seconds = float(np.median([one["seconds"] for one in whole])) / frames
         only = float(np.median(stage))
         yield {
-            "row": "rate", "verb": verb, "frames": count, "seconds_per_frame": round(seconds, 3),
+            "row": "rate", "verb": verb, "frames": frames, "seconds_per_frame": round(seconds, 3),
             "slowest_stage": slowest, "slowest_alone": round(only, 3), "ratio": round(seconds / only, 2),
-            "cpu_per_frame": round(float(np.median([one["cpu"] for one in whole])) / count, 3),
+            "cpu_per_frame": round(float(np.median([one["cpu"] for one in whole])) / frames, 3),
             "stages_cpu": cpu, "peak_mb": round(max(one["peak_mb"] for one in whole)),
         }  # fmt: skip
 
