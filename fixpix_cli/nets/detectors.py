@@ -73,7 +73,7 @@ def detect(
         return classical.detect(mosaic, kind, threads)
     cautious = exposure is None or exposure < LONG
     spot, net = spot or shipped_spot(), net or shipped_unet()
-    if spot.supports(mosaic.cfa) and (found := spot(light, threads)) is not None:
+    if spot.supports(mosaic.cfa) and (found := spot(light, not cautious, threads)) is not None:
         caution = np.float32(spot.serving("caution") if cautious else 0.0)
         probability = probability_of(found.ratios - caution, found.rate)
         method = "spot, crowds peeled" if found.peeled else "spot"
