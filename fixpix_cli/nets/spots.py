@@ -25,7 +25,7 @@ from ..cfa import Cfa
 from ..classical import CROWDED, rate_of, ratios_at
 from ..crowds import below_surroundings, crowded_pixels
 from ..errors import ModelError
-from ..levels import Statistics, comparable
+from ..levels import Statistics
 from ..mosaic import Array, Bool, Float32, Mosaic
 from ..normalise import spots
 from ..repair import by_position, masked_median
@@ -110,7 +110,7 @@ class SpotDetector:
         """Whether the net has weights for every position of this pattern: mono, Bayer, X-Trans, Quad-Bayer."""
         return spots.views(cfa) is not None
 
-    def __call__(self, light: Mosaic, long: bool = False, threads: int = 1) -> Spots | None:
+    def __call__(self, light: Mosaic, seen: Statistics, long: bool = False, threads: int = 1) -> Spots | None:
         """Judge a plane's candidates.
 
         Weak outliers of long exposures are warm and hot pixels, and as many as the rules say: their rate is the prior,
@@ -120,7 +120,10 @@ class SpotDetector:
         Parameters
         ----------
         light : Mosaic
-            Without masked borders, of a CFA that it supports.
+            Without masked borders, of a CFA that it supports; floats as `levels.comparable` makes them. Damage of
+            more than a few percent must be out of the question: at 70 % little stands out of its neighbours, and the
+            noise seems to be so great that nothing is a candidate.
+        seen : Statistics
         long : bool
             Whether the exposure is a long one.
         threads : int
@@ -131,9 +134,7 @@ class SpotDetector:
         Spots, or None
             None where there is more damage, or texture, than the card says the net is for.
         """
-        light = comparable(light)
         light = light.with_samples(np.ascontiguousarray(light.samples))
-        seen = Statistics.of(light)
         pixels = candidates(light, seen, threads)
         if len(pixels) > self.serving("most_share") * light.samples.size:
             return None
