@@ -82,7 +82,7 @@ def detect(
     plain = comparable(light)
     statistics = Statistics.of(plain)
     sparse = spot.supports(mosaic.cfa) and not _seems_dense(plain, statistics, net)
-    if sparse and (found := spot(plain, statistics, not cautious, threads)) is not None:
+    if sparse and (found := spot(plain, statistics, not cautious, not net.supports(mosaic.cfa), threads)) is not None:
         caution = np.float32(spot.serving("caution") if cautious else 0.0)
         probability = probability_of(found.ratios - caution, found.rate)
         method = "spot, crowds peeled" if found.peeled else "spot"

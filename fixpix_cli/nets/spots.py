@@ -110,7 +110,9 @@ class SpotDetector:
         """Whether the net has weights for every position of this pattern: mono, Bayer, X-Trans, Quad-Bayer."""
         return spots.views(cfa) is not None
 
-    def __call__(self, light: Mosaic, seen: Statistics, long: bool = False, threads: int = 1) -> Spots | None:
+    def __call__(
+        self, light: Mosaic, seen: Statistics, long: bool = False, alone: bool = False, threads: int = 1
+    ) -> Spots | None:
         """Judge a plane's candidates.
 
         Weak outliers of long exposures are warm and hot pixels, and as many as the rules say: their rate is the prior,
@@ -126,6 +128,8 @@ class SpotDetector:
         seen : Statistics
         long : bool
             Whether the exposure is a long one.
+        alone : bool
+            Whether no other net knows the CFA: then crowds are peeled however many there are.
         threads : int
             Parts that are worked on at the same time; the result does not depend on it.
 
@@ -138,29 +142,29 @@ class SpotDetector:
         pixels = candidates(light, seen, threads)
         if len(pixels) > self.serving("most_share") * light.samples.size:
             return None
-        alone = self._judged(light, seen, pixels, threads)
+        told = self._judged(light, seen, pixels, threads)
         good = light.samples.size - len(pixels)
-        first = rate_of(alone, clear=-np.inf, others=good)
-        stage, doubtful = ("extreme" if first < CROWDED else "light"), np.flatnonzero(alone > _DOUBTFUL)
-        ratios = alone.copy()
+        first = rate_of(told, clear=-np.inf, others=good)
+        stage, doubtful = ("extreme" if first < CROWDED else "light"), np.flatnonzero(told > _DOUBTFUL)
+        ratios = told.copy()
         rules = ratios_at(light, seen, pixels[doubtful], stage)
         agreement = self.serving("doubt" if long else "agreement")
-        ratios[doubtful] = together(rules, alone[doubtful], agreement)
+        ratios[doubtful] = together(rules, told[doubtful], agreement)
         # In pairs and threes bad pixels hide each other from the rules: there the net may decide, if it is very sure.
-        np.maximum(ratios, alone - np.float32(self.serving("alone")), out=ratios)
+        np.maximum(ratios, told - np.float32(self.serving("alone")), out=ratios)
         bright = doubtful[(ratios[doubtful] > 0) | (long & (rules > 0))]
         stars = np.zeros(len(pixels), bool)
         stars[bright] = share_their_light(light, seen, pixels[bright])
         ratios[stars] = GOOD
         least = rate_of(rules[~stars[doubtful]], others=light.samples.size - len(doubtful)) if long else 0.0
         found = Spots(pixels, ratios, max(least, rate_of(ratios, clear=-np.inf, others=good)))
-        strong = pixels[alone > _STRONG]
+        strong = pixels[told > _STRONG]
         expected = min(max(first, _SPARSE), self.serving("most_rate"))
         region = crowded_pixels(light.shape, strong, below_surroundings(light, strong), expected, _FEWEST)
-        if len(region) > self.serving("most_crowded") * light.samples.size:
+        if not alone and len(region) > self.serving("most_crowded") * light.samples.size:
             return None
         if len(region):
-            found = self._peeled(light, seen, found, pixels[alone > _SUSPECT], region, agreement, least, threads)
+            found = self._peeled(light, seen, found, pixels[told > _SUSPECT], region, agreement, least, threads)
         return found if found.rate <= self.serving("most_rate") else None
 
     def _judged(
