@@ -171,7 +171,7 @@ def evidence_of(frame: Frame, kind: str | None, known: frozenset[str]) -> tuple[
         mark = digest(mosaics)
         if mark in known or mark in counted:
             continue
-        told, method = told_by(mosaics, conditions)
+        told, method = told_by(mosaics, conditions, thorough=True)
         methods.append(method)
         for plane, tally in enumerate(told):
             key = (plane, bin_)

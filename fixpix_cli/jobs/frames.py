@@ -52,21 +52,23 @@ def tallies_of(mosaics: Iterable[Mosaic], conditions: Conditions, threads: int =
     return told_by(mosaics, conditions, threads)[0]
 
 
-def told_by(mosaics: Iterable[Mosaic], conditions: Conditions, threads: int = 1) -> tuple[list[Tally], str]:
-    """What each of some planes shows, and by what method."""
+def told_by(
+    mosaics: Iterable[Mosaic], conditions: Conditions, threads: int = 1, thorough: bool = False
+) -> tuple[list[Tally], str]:
+    """What each of some planes shows, and by what method; `thorough` as in `nets.detectors.detect`."""
     tallies, methods = [], []
     for mosaic in mosaics:
-        found = detected(mosaic, conditions, threads)
+        found = detected(mosaic, conditions, threads, thorough)
         tallies.append(Tally.of(mosaic, found))
         methods.append(found.method)
     return tallies, methods_of(methods)
 
 
-def detected(mosaic: Mosaic, conditions: Conditions, threads: int = 1) -> Detection:
+def detected(mosaic: Mosaic, conditions: Conditions, threads: int = 1, thorough: bool = False) -> Detection:
     from ..nets.detectors import detect
 
     mosaic = mosaic.with_samples(mosaic.samples)  # decoded once: its active area is then a part of them
-    return detect(mosaic, conditions.kind, conditions.exposure, threads=threads)
+    return detect(mosaic, conditions.kind, conditions.exposure, threads=threads, thorough=thorough)
 
 
 def methods_of(of_planes: Iterable[str]) -> str:

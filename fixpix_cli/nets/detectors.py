@@ -42,6 +42,7 @@ def detect(
     dense: UnetDetector | None = None,
     spot: SpotDetector | None = None,
     threads: int = 1,
+    thorough: bool = False,
 ) -> Detection:
     """Find bad pixels in one plane by its own samples.
 
@@ -66,6 +67,11 @@ def detect(
         For the candidates of frames with little damage. Default: the shipped one.
     threads : int
         Bands and tiles that are worked on at the same time; the result does not depend on it.
+    thorough : bool
+        Look at every pixel also where damage is rare, if a net can: for sums over many frames, to which pixels that
+        are no candidates in any of them contribute as well (of the warm pixels in sixteen moving lights the candidates
+        alone gave a sixth, all pixels two fifths: ``python tests/bench/maps.py --parts kinds``). It takes ten times as
+        long.
 
     Raises
     ------
@@ -81,7 +87,8 @@ def detect(
     spot, net = spot or shipped_spot(), net or shipped_unet()
     plain = comparable(light)
     statistics = Statistics.of(plain)
-    sparse = spot.supports(mosaic.cfa) and not _seems_dense(plain, statistics, net)
+    every = thorough and net.supports(mosaic.cfa)
+    sparse = not every and spot.supports(mosaic.cfa) and not _seems_dense(plain, statistics, net)
     if sparse and (found := spot(plain, statistics, not cautious, not net.supports(mosaic.cfa), threads)) is not None:
         caution = np.float32(spot.serving("caution") if cautious else 0.0)
         probability = probability_of(found.ratios - caution, found.rate)

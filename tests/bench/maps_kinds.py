@@ -73,7 +73,7 @@ def measure(quick: bool) -> dict[str, Any]:
         total, truth = None, 0
         lines: dict[str, list[float | None]] = {}
         for n, (mosaic, dq) in enumerate(shots(numbers[-1]), 1):
-            found = detect(mosaic, kind, exposure)
+            found = detect(mosaic, kind, exposure, thorough=True)
             tally = Tally.of(mosaic, found)
             total, truth = tally if total is None else total + tally, truth | dq
             if n == min(_FRAMES, numbers[-1]):

@@ -46,7 +46,7 @@ def field(cfa: Any, width: float, how: str, side: int) -> dict[str, Any]:
     good = sensor.truth == 0
     for n in range(_FRAMES):
         mosaic = sensor.expose(stars(shape, 7, 250, width, shifts(how, rng)), 30.0, 0.0, n)
-        found = detect(mosaic, None, 30.0)
+        found = detect(mosaic, None, 30.0, thorough=True)
         tally = Tally.of(mosaic, found)
         total = tally if total is None else total + tally
         single += int(np.count_nonzero(tally.view().bad & good))
@@ -61,7 +61,7 @@ def night(folder: Path) -> dict[str, Any]:
     shots = [scenes.Shot("", r["file"], files.load(folder / r["file"]).mosaics[0].light()) for r in rows]
     total = None
     for shot in shots:
-        found = detect(shot.mosaic, None, 60.0)
+        found = detect(shot.mosaic, None, 60.0, thorough=True)
         tally = Tally.of(shot.mosaic, found)
         total = tally if total is None else total + tally
     flagged = total.view().bad

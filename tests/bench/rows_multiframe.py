@@ -61,7 +61,7 @@ def measure(name: str, shots: list[scenes.Shot], delta: float, seed: int) -> lis
     out = []
     for number, (shot, damage) in enumerate(zip(shots, damages, strict=True), 1):
         damaged = shot.mosaic.with_samples(damage.samples)
-        found = detect(damaged)
+        found = detect(damaged, thorough=True)
         tally = tally + Tally.of(damaged, found)
         if number in NUMBERS:
             flags = {

@@ -91,6 +91,14 @@ def test_weak_hot_pixels_of_long_exposures_are_found():
     assert ratios["recall"] > 0.8 and ratios["precision"] > 0.9
 
 
+def test_maps_are_made_from_every_pixel():
+    """Lost otherwise: weak pixels that are candidates in no frame never add up."""
+    mosaic, _ = hurt(BAYER[0])
+    found = detect(mosaic, thorough=True)
+    assert found.method.startswith("rules+unet") and found.image is not None
+    assert detect(hurt(XTRANS)[0], thorough=True).method.startswith("spot")  # which no unet knows
+
+
 def test_too_much_of_anything_is_left_to_the_unets():
     mosaic, _ = hurt(BAYER[0])
     seen = Statistics.of(mosaic)
