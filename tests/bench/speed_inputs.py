@@ -36,6 +36,11 @@ def damage(shape: tuple[int, int], rate: float) -> Bool:
     return bad
 
 
+def hurt(samples: Array, bad: Bool) -> None:
+    """Put any value of 12 bits into the bad pixels, in place."""
+    samples[bad] = np.random.default_rng(2).integers(0, 4096, np.count_nonzero(bad), samples.dtype)
+
+
 def write_fits(path: Path, samples: Array) -> None:
     """A plain FITS frame."""
     hdu = fits.PrimaryHDU(samples)
