@@ -108,7 +108,7 @@ def _spare_stars(seen: Levels, ratios: Float32, rate: float) -> None:
     floor, (pr, pc) = seen.floor, seen.cfa.period
     # The samples are counted from the floor already.
     plane = Mosaic(seen.samples, seen.cfa, tuple(tuple(-floor[r, c] for c in range(pc)) for r in range(pr)))
-    pixels = np.flatnonzero(ratios > -3.0 - _logit(rate))
+    pixels = np.flatnonzero(ratios > -3.0 - logit(rate))
     ratios.reshape(-1)[pixels[stars.share_their_light(plane, seen, pixels)]] = _LEAST
 
 
@@ -119,7 +119,7 @@ def trusted(samples: Float32, ratios: Float32) -> Float32:
 
 def trusted_of(ratios: Float32, rate: float) -> Bool:
     """The pixels that are probably good (p <= 0.27) with the rate as the prior, and hold a value."""
-    return (ratios <= -1 - _logit(rate)) & np.isfinite(ratios)
+    return (ratios <= -1 - logit(rate)) & np.isfinite(ratios)
 
 
 def scores(
@@ -287,7 +287,7 @@ def rate_of(ratios: Float32, clear: float = float(_CLEAR), others: int = 0) -> f
     centres, total = lowest + (np.arange(bins) + 0.5) / _BINS, max(1, total)
     rate = 0.01
     for _ in range(200):
-        update = float((counts * _sigmoid(centres + _logit(rate))).sum() / total)
+        update = float((counts * _sigmoid(centres + logit(rate))).sum() / total)
         update = min(max(update, LEAST_RATE), GREATEST_RATE)
         if abs(update - rate) < 1e-3 * rate:
             break
@@ -297,13 +297,14 @@ def rate_of(ratios: Float32, clear: float = float(_CLEAR), others: int = 0) -> f
 
 def probability_of(ratios: Float32, rate: float) -> Float32:
     """Log-likelihood ratios of bad against good as probabilities, with the damage rate as the prior."""
-    out, prior = np.empty(ratios.shape, np.float32), np.float32(_logit(rate))
+    out, prior = np.empty(ratios.shape, np.float32), np.float32(logit(rate))
     for part, answer in zip(blocks(ratios), blocks(out), strict=True):
         answer[...] = _sigmoid(part + prior)
     return out
 
 
-def _logit(p: float) -> float:
+def logit(p: float) -> float:
+    """The log-odds of a probability."""
     return float(np.log(p / (1 - p)))
 
 

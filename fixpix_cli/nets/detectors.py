@@ -85,16 +85,17 @@ def detect(
         return classical.detect(mosaic, kind, threads)
     cautious = exposure is None or exposure < LONG
     spot, net = spot or shipped_spot(), net or shipped_unet()
-    plain = comparable(light)
-    statistics = Statistics.of(plain)
-    every = thorough and net.supports(mosaic.cfa)
-    sparse = not every and spot.supports(mosaic.cfa) and not _seems_dense(plain, statistics, net)
-    if sparse and (found := spot(plain, statistics, not cautious, not net.supports(mosaic.cfa), threads)) is not None:
-        caution = np.float32(spot.serving("caution") if cautious else 0.0)
-        probability = probability_of(found.ratios - caution, found.rate)
-        method = "spot, crowds peeled" if found.peeled else "spot"
-        listed = Detection(light.shape, found.rate, method, found.pixels, probability)
-        return listed.shifted(mosaic.shape, mosaic.active.top, mosaic.active.left)
+    if spot.supports(mosaic.cfa) and not (thorough and net.supports(mosaic.cfa)):
+        plain = comparable(light)
+        statistics, only = Statistics.of(plain), not net.supports(mosaic.cfa)
+        too_dense = _seems_dense(plain, statistics, net)
+        found = None if too_dense else spot(plain, statistics, not cautious, only, threads)
+        if found is not None:
+            caution = np.float32(spot.serving("caution") if cautious else 0.0)
+            probability = probability_of(found.ratios - caution, found.rate)
+            method = "spot, crowds peeled" if found.peeled else "spot"
+            listed = Detection(light.shape, found.rate, method, found.pixels, probability)
+            return listed.shifted(mosaic.shape, mosaic.active.top, mosaic.active.left)
     if not net.supports(mosaic.cfa):
         return classical.detect(mosaic, kind, threads)
     seen = features.Seen.of(light, kind, threads)

@@ -13,7 +13,6 @@ that again until no suspect is new: layer after layer comes off.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 
 from ..candidates import candidates
 from ..cfa import Cfa
-from ..classical import CROWDED, rate_of, ratios_at
+from ..classical import CROWDED, logit, rate_of, ratios_at
 from ..crowds import below_surroundings, crowded_pixels
 from ..errors import ModelError
 from ..levels import Statistics
@@ -203,20 +202,20 @@ class SpotDetector:
         suspects = suspects[np.isin(suspects, region, assume_unique=True)]
         good = np.ones(light.shape, bool) if light.is_integer else np.isfinite(light.samples)
         clean = light.with_samples(light.samples.copy())
+        filled = suspects[:0]
         for _ in range(_ROUNDS):
+            clean.samples.reshape(-1)[filled] = light.samples.reshape(-1)[filled]
             fill(light, good, suspects, clean.samples)
             alone = self._judged(clean, seen, region, threads, own)
-            clean.samples.reshape(-1)[suspects] = light.samples.reshape(-1)[suspects]
-            before, suspects = suspects, region[alone > _SUSPECT]
-            if np.array_equal(before, suspects):
+            filled, suspects = suspects, region[alone > _SUSPECT]
+            if np.array_equal(filled, suspects):
                 break
-        fill(light, good, before, clean.samples)
         ratios = together(ratios_at(clean, seen, region, "extreme", own), alone, agreement)
         outside = ~np.isin(found.pixels, region, assume_unique=True)
         pixels = np.concatenate([found.pixels[outside], region])
         both = np.concatenate([found.ratios[outside], ratios])
         rate = max(least, rate_of(both, clear=-np.inf, others=light.samples.size - len(pixels)))
-        likelier = _logit(rate_of(ratios, clear=-np.inf)) - _logit(rate)
+        likelier = logit(rate_of(ratios, clear=-np.inf)) - logit(rate)
         both[-len(region) :] += np.float32(min(max(likelier, 0.0), _LIKELIER))
         order = np.argsort(pixels, kind="stable")
         return Spots(pixels[order], both[order], rate, peeled=True)
@@ -246,10 +245,6 @@ def fill(light: Mosaic, good: Bool, suspects: Array, out: Array) -> None:
             middle = np.rint(middle)
         out[r, c] = np.where(np.isfinite(middle), middle, light.samples[r, c])
     good.reshape(-1)[suspects] = light.is_integer | np.isfinite(light.samples.reshape(-1)[suspects])
-
-
-def _logit(p: float) -> float:
-    return math.log(p / (1 - p))
 
 
 def together(rules: Float32, net: Float32, agreement: float) -> Float32:
