@@ -52,6 +52,44 @@ def candidates(light: Mosaic, seen: Statistics, threads: int = 1) -> Array:
     return np.concatenate(found)
 
 
+def beside(light: Mosaic, suspects: Array) -> tuple[Array, Array]:
+    """Where suspects may hide others, or make good pixels stand out.
+
+    Parameters
+    ----------
+    light : Mosaic
+    suspects : (N,) integer array
+        Row * W + column.
+
+    Returns
+    -------
+    hidden, touching : int64 arrays of row * W + column, ascending
+        Pixels with two suspects or more among those that they are compared with, which may be no candidates for it;
+        pixels with any among those or among their eight direct neighbours.
+    """
+    rows, cols = np.divmod(suspects, light.shape[1])
+    steady, step = light.cfa.is_mono or light.cfa.is_bayer, light.cfa.period[0]
+    direct = [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if r or c]
+    near = [
+        [(r * step, c * step) for r, c in direct] if steady else light.cfa.nearest(*place, 8)
+        for place in light.cfa.positions
+    ]
+    own: list[Array] = []
+    for place, offsets in zip(light.cfa.positions, near, strict=True):
+        mine = (rows % light.cfa.period[0] == place[0]) & (cols % light.cfa.period[1] == place[1])
+        own += [_moved(rows[mine], cols[mine], offset, light.shape) for offset in offsets]
+    compared, count = np.unique(np.concatenate(own), return_counts=True)
+    others = [_moved(rows, cols, offset, light.shape) for offset in direct]
+    return compared[count >= 2], np.unique(np.concatenate([compared, *others]))
+
+
+def _moved(rows: Array, cols: Array, offset: tuple[int, int], shape: tuple[int, int]) -> Array:
+    """The pixels at an offset from some that lie inside the frame, row * W + column."""
+    r, c = rows + offset[0], cols + offset[1]
+    inside = (r >= 0) & (r < shape[0]) & (c >= 0) & (c < shape[1])
+    return r[inside] * shape[1] + c[inside]
+
+
 def _rows(shape: tuple[int, int]) -> list[tuple[int, int]]:
     step = max(2, BAND // shape[1] // 2 * 2)
     return [(top, min(step, shape[0] - top)) for top in range(0, shape[0], step)]

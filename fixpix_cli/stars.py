@@ -16,12 +16,14 @@ from .repair import by_position, masked_median
 from .tiles import neighbours
 
 #: A bright pixel is part of a star if at least so many of its eight direct neighbours, of whatever colour, stand
-#: out of their own colour's surroundings by at least this share of the pixel's excess and by so many sigma.
-_NEIGHBOURS, _SHARE, _SIGMA = 2, 0.15, 4.0
+#: out of their own colour's surroundings by at least this share of the pixel's excess and by so many sigma, and the
+#: four beside it, above it and below it by this share on average. Without the last, the texture around bad pixels and
+#: other bad pixels made stars of half a percent of them in photographs; stars 1.5 pixels wide and wider all have it.
+_NEIGHBOURS, _SHARE, _SIGMA, _BESIDE_SHARE = 2, 0.15, 4.0, 0.1
 _BESIDE = tuple((r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if r or c)
 
 
-def share_their_light(light: Mosaic, seen: Statistics, pixels: Array) -> Bool:
+def share_their_light(light: Mosaic, seen: Statistics, pixels: Array, own: Array | None = None) -> Bool:
     """Which of some pixels are parts of stars.
 
     Parameters
@@ -31,6 +33,8 @@ def share_their_light(light: Mosaic, seen: Statistics, pixels: Array) -> Bool:
     seen : Statistics
     pixels : (N,) integer array
         Row * W + column.
+    own : (N,) array, optional
+        What they hold themselves, where `light` holds something else there.
 
     Returns
     -------
@@ -44,8 +48,8 @@ def share_their_light(light: Mosaic, seen: Statistics, pixels: Array) -> Bool:
         if not index.size:
             continue
         r, c = rows[index], cols[index]
-        excess = samples[r, c] - _surroundings(light, good, r, c, position)
-        sharing = np.zeros(len(index), int)
+        excess = (samples[r, c] if own is None else own[index]) - _surroundings(light, good, r, c, position)
+        sharing, beside, count = np.zeros(len(index), int), np.zeros(len(index)), np.zeros(len(index), int)
         for dr, dc in _BESIDE:
             place = (position[0] + dr) % pr, (position[1] + dc) % pc
             nr, nc = r + dr, c + dc
@@ -53,8 +57,12 @@ def share_their_light(light: Mosaic, seen: Statistics, pixels: Array) -> Bool:
             nr, nc = np.where(inside, nr, r), np.where(inside, nc, c)
             around = _surroundings(light, good, nr, nc, place)
             sigma = seen.sigma(around - light.black_at(nr, nc) - seen.floor[place], place)
-            sharing += inside & (samples[nr, nc] - around > np.maximum(_SHARE * excess, _SIGMA * sigma))
-        out[index] = (excess > 0) & (sharing >= _NEIGHBOURS)
+            light_there = samples[nr, nc] - around
+            sharing += inside & (light_there > np.maximum(_SHARE * excess, _SIGMA * sigma))
+            if not (dr and dc):
+                beside += np.where(inside, light_there, 0.0)
+                count += inside
+        out[index] = (excess > 0) & (sharing >= _NEIGHBOURS) & (beside > _BESIDE_SHARE * excess * count)
     return out
 
 

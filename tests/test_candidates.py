@@ -5,7 +5,7 @@ import pytest
 from conftest import scene
 
 from fixpix_cli import classical
-from fixpix_cli.candidates import SHARE, SIGMAS, candidates, seconds
+from fixpix_cli.candidates import SHARE, SIGMAS, beside, candidates, seconds
 from fixpix_cli.cfa import BAYER, MONO, QUAD_RGGB, XTRANS
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.levels import Statistics, comparable, levels
@@ -156,3 +156,18 @@ def test_what_a_pixel_holds_itself_may_be_told_apart_from_the_frame():
         classical.ratios_at(light, seen, pixels, "extreme"),
         classical.ratios_at(light.with_samples(other), seen, pixels, "extreme", own),
     )
+
+
+def test_what_suspects_may_hide():
+    """A pixel between two suspects of its own position; all that touch one are doubtful, none beyond the frame."""
+    mosaic = scene(BAYER[0], shape=(20, 30))
+    suspects = np.array([4, 8]) + 0 * 30  # in the top row, two steps of the tile to both sides of column 6
+    hidden, touching = beside(mosaic, suspects)
+    assert hidden.tolist() == [6, 2 * 30 + 6]
+    rows, cols = np.divmod(touching, 30)
+    assert set(zip(rows.tolist(), cols.tolist(), strict=True)) == {
+        (r, c)
+        for r in range(4)
+        for c in range(30)
+        if any(max(r, abs(c - s)) == 1 or (r in (0, 2) and abs(c - s) in (0, 2) and (r, c) != (0, s)) for s in (4, 8))
+    }

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..candidates import candidates
+from ..candidates import beside, candidates
 from ..cfa import Cfa
 from ..classical import CROWDED, logit, rate_of, ratios_at
 from ..crowds import below_surroundings, crowded_pixels
@@ -33,6 +33,9 @@ from ..tiles import each, neighbours
 from . import registry
 from .sessions import Session
 
+#: Log odds from which a pixel is a suspect, without which those beside it are judged again, and the damage rate from
+#: which they are: where damage is rarer the suspects beside each other are mostly of the few sharp stars taken for bad.
+_PROBABLE, _FREQUENT = 4.0, 0.002
 #: Candidates that a thread works on at a time.
 PART = 8192
 #: Log-likelihood ratio of the net below which a candidate is good whatever the rules say.
@@ -46,6 +49,8 @@ _FEWEST, _SPARSE = (2, 4), 1e-4
 _ROUNDS, _LIKELIER = 4, 2.0
 #: What stands in the place of a suspect: the median of so many trusted ones among so many of its colour.
 _TRUSTED, _AROUND = 6, 24
+#: What the net says of no star (of 1,631 pixels of stars 1.5 pixels wide and wider that it takes for bad, of one).
+_NO_STAR = 12.0
 #: Log-likelihood ratio of a pixel that is good beyond doubt.
 GOOD = np.float32(-12.0)
 
@@ -70,6 +75,15 @@ class Spots:
     ratios: Float32
     rate: float
     peeled: bool = False
+
+    def replaced(self, pixels: Array, ratios: Float32, size: int, least: float) -> Spots:
+        """With other answers for some pixels, in a plane of `size` pixels, and the rate that they make, or `least`."""
+        outside = ~np.isin(self.pixels, pixels, assume_unique=True)
+        whole = np.concatenate([self.pixels[outside], pixels])
+        both = np.concatenate([self.ratios[outside], ratios])
+        order = np.argsort(whole, kind="stable")
+        rate = max(least, rate_of(both, clear=-np.inf, others=size - len(whole)))
+        return Spots(whole[order], both[order], rate, self.peeled)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,12 +165,13 @@ class SpotDetector:
         ratios[doubtful] = together(rules, told[doubtful], agreement)
         # In pairs and threes bad pixels hide each other from the rules: there the net may decide, if it is very sure.
         np.maximum(ratios, told - np.float32(self.serving("alone")), out=ratios)
-        bright = doubtful[(ratios[doubtful] > 0) | (long & (rules > 0))]
+        bright = doubtful[((ratios[doubtful] > 0) | (long & (rules > 0))) & (told[doubtful] < _NO_STAR)]
         stars = np.zeros(len(pixels), bool)
         stars[bright] = share_their_light(light, seen, pixels[bright])
         ratios[stars] = GOOD
         least = rate_of(rules[~stars[doubtful]], others=light.samples.size - len(doubtful)) if long else 0.0
         found = Spots(pixels, ratios, max(least, rate_of(ratios, clear=-np.inf, others=good)))
+        found = self._uncovered(light, seen, found, agreement, least, threads)
         strong = pixels[told > _STRONG]
         expected = min(max(first, _SPARSE), self.serving("most_rate"))
         region = crowded_pixels(light.shape, strong, below_surroundings(light, strong), expected, _FEWEST)
@@ -165,6 +180,29 @@ class SpotDetector:
         if len(region):
             found = self._peeled(light, seen, found, pixels[told > _SUSPECT], region, agreement, least, threads)
         return found if found.rate <= self.serving("most_rate") else None
+
+    def _uncovered(
+        self, light: Mosaic, seen: Statistics, found: Spots, agreement: float, least: float, threads: int
+    ) -> Spots:
+        """Candidates that touch suspects, and what two suspects hide, judged again in surroundings without them."""
+        if found.rate < _FREQUENT:
+            return found
+        suspects = found.pixels[found.ratios + np.float32(logit(found.rate)) > _PROBABLE]
+        hidden, touching = beside(light, suspects)
+        again = np.union1d(hidden, np.intersect1d(touching, found.pixels, assume_unique=True))
+        if not len(again):
+            return found
+        good = np.ones(light.shape, bool) if light.is_integer else np.isfinite(light.samples)
+        clean = light.with_samples(light.samples.copy())
+        fill(light, good, suspects, clean.samples)
+        own = light.samples.reshape(-1)[again]
+        told = self._judged(clean, seen, again, threads, own)
+        ratios = together(ratios_at(clean, seen, again, "light", own), told, agreement)
+        np.maximum(ratios, told - np.float32(self.serving("alone")), out=ratios)
+        bright = np.flatnonzero((ratios > 0) & (told < _NO_STAR))
+        stars = bright[share_their_light(clean, seen, again[bright], own[bright])]
+        ratios[stars] = GOOD
+        return found.replaced(again, ratios, light.samples.size, least)
 
     def _judged(
         self, light: Mosaic, seen: Statistics, pixels: Array, threads: int, own: Array | None = None

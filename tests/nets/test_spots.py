@@ -18,6 +18,7 @@ from fixpix_cli.nets.detectors import detect
 from fixpix_cli.nets.spots import SpotDetector, fill, shipped_spot, together
 from fixpix_cli.normalise import spots
 from fixpix_cli.simulate import Sensor, stars
+from fixpix_cli.stars import share_their_light
 
 PATTERNS = [MONO, *BAYER, XTRANS, XTRANS.shifted(3, 1), QUAD_RGGB]
 
@@ -89,6 +90,37 @@ def test_weak_hot_pixels_of_long_exposures_are_found():
     found = detect(sky.with_samples(samples), exposure=60.0)
     ratios = score.detection(found.probability > 0.3, bad).ratios()
     assert ratios["recall"] > 0.8 and ratios["precision"] > 0.9
+
+
+@pytest.mark.parametrize("cfa", [MONO, BAYER[0], XTRANS], ids=lambda cfa: cfa.name)
+def test_a_bad_pixel_among_bad_neighbours_is_uncovered(cfa):
+    """Two brighter neighbours hide a pixel; without them it stands out."""
+    clean = scene(cfa, shape=(300, 360))
+    samples = inject(clean, Injection(0.004, 0.7, seed=9)).samples.copy()
+    row, col = 150, 150
+    beside = [o for o in cfa.nearest(row % cfa.period[0], col % cfa.period[1], 8) if o[0] == 0]
+    offsets = [(0, 0), *beside[:2]]
+    for r, c in offsets:
+        samples[row + r, col + c] = clean.white * (0.7 if (r, c) == (0, 0) else 0.95)
+    found = detect(clean.with_samples(samples))
+    assert found.method.startswith("spot")
+    assert all(found.probability[row + r, col + c] > 0.3 for r, c in offsets)
+
+
+def test_light_beside_a_bad_pixel_makes_no_star_of_it():
+    """A star's light falls on all sides; two bright corners are something else."""
+    clean = scene(MONO, shape=(300, 360))
+    middle, base = (150, 180), float(np.median(clean.samples))
+    samples = clean.samples.astype(float)
+    for r, c in ((0, 0), (-1, 1), (1, 1)):
+        samples[middle[0] + r, middle[1] + c] = base + (0.5 if (r, c) == (0, 0) else 0.2) * clean.white
+    mosaic = clean.with_samples(np.minimum(samples, clean.white).astype(clean.samples.dtype))
+    pixel, seen = np.array([middle[0] * 360 + middle[1]]), Statistics.of(mosaic)
+    assert not share_their_light(mosaic, seen, pixel)
+    for r, c in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        samples[middle[0] + r, middle[1] + c] = base + 0.2 * clean.white
+    star = clean.with_samples(np.minimum(samples, clean.white).astype(clean.samples.dtype))
+    assert share_their_light(star, seen, pixel)
 
 
 def test_maps_are_made_from_every_pixel():
