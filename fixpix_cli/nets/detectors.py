@@ -11,6 +11,7 @@ that the nets do not know, and frames with gaps are the rules' alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import product
 
 import numpy as np
@@ -28,8 +29,12 @@ from .unets import UnetDetector, looked_closer, shipped_dense, shipped_unet
 #: With more missing samples than this share the nets, which have never seen gaps, are not asked.
 GAPS = 0.02
 #: Noise as a share of the median from which a frame may be densely damaged; rows and columns of the parts that are then
-#: looked at, and the damage rate in them from which it is.
-NOISY, PART, DENSE = 0.25, 96, 0.05
+#: looked at, the damage rate in them from which it is, and that from which a second look at them decides (of noise
+#: alone, in short exposures of the dark, a second look without a hint of damage took a sixth for bad).
+NOISY, PART, DENSE, HINTED = 0.25, 96, 0.05, 0.01
+#: A hundredth of a frame's pixels must reach this share of white, or it shows little but noise. Dense damage reaches
+#: far beyond it, and in noise as great as the signal a second look takes most pixels for bad.
+FAINT = 0.005
 #: Exposure in s from which a frame's own weak hot pixels are what its owner wants repaired.
 LONG = 5.0
 
@@ -85,11 +90,12 @@ def detect(
         return classical.detect(mosaic, kind, threads)
     cautious = exposure is None or exposure < LONG
     spot, net = spot or shipped_spot(), net or shipped_unet()
-    if spot.supports(mosaic.cfa) and not (thorough and net.supports(mosaic.cfa)):
-        plain = comparable(light)
-        statistics, only = Statistics.of(plain), not net.supports(mosaic.cfa)
-        too_dense = _seems_dense(plain, statistics, net)
-        found = None if too_dense else spot(plain, statistics, not cautious, only, threads)
+    plain = comparable(light)
+    statistics, known = Statistics.of(plain), net.supports(mosaic.cfa)
+    faint = _is_faint(light)
+    seems = 0.0 if faint else _seeming_rate(plain, statistics, net, dense)
+    if spot.supports(mosaic.cfa) and not (thorough and known):
+        found = None if seems > DENSE else spot(plain, statistics, not cautious, not known, threads)
         if found is not None:
             caution = np.float32(spot.serving("caution") if cautious else 0.0)
             probability = probability_of(found.ratios - caution, found.rate)
@@ -101,9 +107,9 @@ def detect(
     seen = features.Seen.of(light, kind, threads)
     first = net.ratios_of(seen, threads=threads)
     rate = rate_of(first, clear=-np.inf)
-    if rate >= net.serving("dense_rate"):
+    if not faint and max(rate, seems) >= net.serving("dense_rate"):
         return _looked_again(mosaic, light, first, rate, dense or shipped_dense(), threads)
-    closer = looked_closer(light, first, rate, dense, threads)
+    closer = None if faint else looked_closer(light, first, rate, dense, threads)
     rate = rate_of(seen.rules)
     for rules, alone in zip(blocks(seen.rules), blocks(first), strict=True):
         both = together(rules, alone, net.serving("agreement"))
@@ -115,29 +121,48 @@ def detect(
     del seen  # its arrays are as large as the answer
     method = "rules+unet"
     if closer is not None:
+        if cautious and np.isfinite(closer).all():
+            closer -= np.float32(net.serving("caution"))
         np.copyto(first, closer, where=np.isfinite(closer))
+        rate = max(rate, rate_of(first, clear=-np.inf))
         method = "rules+unet, second look at clusters"
         del closer
     return detection_of(mosaic, first, rate, method)
 
 
-def _seems_dense(light: Mosaic, seen: Statistics, net: UnetDetector) -> bool:
-    """Whether so much may be bad that the noise seems to be that of the damage.
+def _is_faint(light: Mosaic) -> bool:
+    """Whether nearly all of a frame is as dark as a bias or a dark; from at most some 256 x 256 of its pixels."""
+    rows, cols = (np.arange(0, n, max(1, n // 256 | 1)) for n in light.shape)  # odd steps: pixels of every colour
+    samples = light.samples[np.ix_(rows, cols)].astype(np.float64) - light.black_at(rows[:, None], cols)
+    return float(np.nanquantile(samples, 0.99)) < FAINT * (light.white - float(np.mean(light.black)))
+
+
+def _seeming_rate(light: Mosaic, seen: Statistics, net: UnetDetector, dense: UnetDetector | None) -> float:
+    """How much seems bad in a frame whose noise may be that of the damage; 0 where it is not, 1 for unknown CFAs.
 
     On the validation cameras the noise is 1 to 15 % of the median at up to 5 % damage, and 30 % and more from 40 % on;
-    in dark frames it is great without damage. There the unet looks at some small parts.
+    in dark frames it is great without damage. There the unets look at some small parts. A first look alone takes most
+    of a bright scene with 85 % damage for good.
     """
     middles = {p: np.array([m], np.float32) for p, m in seen.middle.items()}
     noise = min(float(seen.sigma(m, p)[0] / (m[0] + seen.floor[p])) for p, m in middles.items())
     if noise < NOISY:
-        return False
+        return 0.0
     if not net.supports(light.cfa):
-        return True
+        return 1.0
     parts = []
     for top, left in product(*(_starts(n) for n in light.shape)):
         part = light.cropped(Area(top, left, min(top + PART, light.shape[0]), min(left + PART, light.shape[1])))
-        parts.append(net.ratios_of(features.Seen.of(part)).reshape(-1))
-    return rate_of(np.concatenate(parts), clear=-np.inf) > DENSE
+        parts.append((part, net.ratios_of(features.Seen.of(part))))
+    rate = _rate_of(ratios for _, ratios in parts)
+    if not HINTED < rate <= DENSE:
+        return rate
+    dense = dense or shipped_dense()
+    return max(rate, _rate_of(dense.ratios_of(second.Second.of(part, ratios, rate)) for part, ratios in parts))
+
+
+def _rate_of(ratios: Iterable[Float32]) -> float:
+    return rate_of(np.concatenate([part.reshape(-1) for part in ratios]), clear=-np.inf)
 
 
 def _starts(size: int) -> list[int]:
@@ -148,14 +173,19 @@ def _starts(size: int) -> list[int]:
 def _looked_again(
     mosaic: Mosaic, light: Mosaic, ratios: Float32, rate: float, dense: UnetDetector, threads: int
 ) -> Detection:
-    """A second look at dense damage and, where it is denser still, a third."""
-    looks = "second look"
+    """A second look at dense damage and, where it is denser still, a third: then the mean of both.
+
+    Every look repeats what the last one was wrong about: a fourth and a fifth find less. The net has never seen answers
+    of its own in training.
+    """
+    ratios, looks = dense.ratios_of(second.Second.of(light, ratios, rate), threads=threads), "second look"
     if rate >= dense.serving("third_rate"):
-        ratios = dense.ratios_of(second.Second.of(light, ratios, rate), threads=threads)
         rate, looks = rate_of(ratios, clear=-np.inf), "third look"
-    ratios = dense.ratios_of(second.Second.of(light, ratios, rate), threads=threads)
+        ratios += dense.ratios_of(second.Second.of(light, ratios, rate), threads=threads)
+        ratios /= np.float32(2)
     rate = rate_of(ratios, clear=-np.inf)
-    return detection_of(mosaic, ratios - np.float32(dense.serving("caution")), rate, f"unet, {looks}")
+    caution = np.float32(dense.serving("caution") * (1 - rate))
+    return detection_of(mosaic, ratios - caution, rate, f"unet, {looks}")
 
 
 def _gaps(light: Mosaic) -> float:

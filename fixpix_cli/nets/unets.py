@@ -23,6 +23,8 @@ from ..tiles import each
 from . import registry
 from .sessions import Session
 
+#: With more than this share of the pixels in crowds the closer look is at all of them.
+_MANY = 0.05
 #: Rows and columns of a tile's core, in pixels of the mosaic.
 TILE = 512
 
@@ -182,6 +184,8 @@ def looked_closer(
         crowded = crowds(light.shape, suspects, below_surroundings(light, suspects), rate)
         if crowded is None:
             return out
+        if np.count_nonzero(crowded) > _MANY * crowded.size:  # there are more than those that stand so close
+            crowded[...] = True
         looked = (dense or shipped_dense()).ratios_of(second.Second.of(light, ratios, rate), crowded, threads)
         before = looked if out is None else np.where(np.isfinite(out), out, looked)
         out = np.where(crowded, (looked + before) / 2, np.float32(np.nan))

@@ -17,6 +17,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,6 +43,8 @@ CODE = (
     "fixpix_cli/noise.py",
     "fixpix_cli/inject.py",
 )
+#: Settings that name the nets whose answers the second look sees, and a share of the crops the look after it.
+_LOOKS = ("first", "again")
 #: Mosaic pixels of one step of the net's coarsest level.
 MULTIPLE = 8
 #: Mosaic pixels that the answer at a pixel can depend on, on each side.
@@ -96,7 +99,7 @@ class Crops(torch.utils.data.IterableDataset):
         scenes = data_.Scenes(self.folder, self.use)
         damage, side = self.settings["damage"], self.settings["side"]
         shares = np.array([d[0] for d in damage])
-        first = UnetDetector.open(self.settings["first"]) if "first" in self.settings else None
+        first, again = (UnetDetector.open(self.settings[key]) if key in self.settings else None for key in _LOOKS)
         while True:
             _, kind, pattern, low, high = damage[int(rng.choice(len(damage), p=shares / shares.sum()))]
             rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
@@ -108,6 +111,8 @@ class Crops(torch.utils.data.IterableDataset):
             scene = scene.cropped(data_.Area(0, 0, *(n // MULTIPLE * MULTIPLE for n in scene.shape)))
             if scene.shape != (side, side):
                 continue
+            if not made and rng.random() < self.settings.get("bright_share", 0.0):
+                scene = brightened(scene, rng)
             delta = float(rng.uniform(*self.settings["delta"]))
             spec = Injection(rate, delta, kind, pattern, seed=int(rng.integers(2**31)))
             hurt = inject(scene, spec, exposure=float(np.exp(rng.uniform(-3, 3))))
@@ -120,7 +125,20 @@ class Crops(torch.utils.data.IterableDataset):
             if first:
                 ratios = first.ratios_of(seen)
                 seen = second.Second.of(damaged, ratios, rate_of(ratios, clear=-np.inf))
+                if again and rng.random() < self.settings["again_share"]:
+                    ratios = again.ratios_of(seen)
+                    seen = second.Second.of(damaged, ratios, rate_of(ratios, clear=-np.inf))
             yield crop(seen, bad, native_outliers(scene) & ~bad, share, scene.cfa.is_mono)
+
+
+def brightened(scene: data_.Mosaic, rng: np.random.Generator) -> data_.Mosaic:
+    """A frame that saturates at a level that 0.1 to 40 % of its pixels reach: little damage can be brighter there."""
+    share = float(np.exp(rng.uniform(np.log(0.001), np.log(0.4))))
+    white = float(np.quantile(scene.samples, 1 - share))
+    span = white - float(np.mean(scene.black))
+    if span < 0.02 * (scene.white - float(np.mean(scene.black))):
+        return scene
+    return replace(scene, samples=np.minimum(scene.samples, np.asarray(white, scene.samples.dtype)), white=white)
 
 
 def crop(seen: features.Seen | second.Second, bad: Any, ignored: Any, share: float, mono: bool) -> tuple[Any, ...]:
@@ -147,7 +165,7 @@ def train(
     step, spent, before = 0, 0.0, 0
     if start is not None:
         first = torch.load(start, weights_only=True, map_location="cpu")
-        net.load_state_dict(first["net"])
+        net.load_state_dict(widened(first["net"], net))
         before = first["step"]
     checkpoint = shipping.Checkpoint(run / "checkpoint.pt", settings)
     if kept := checkpoint.read():
@@ -192,6 +210,13 @@ def train(
         "device": device,
         "steps_before": before,
     }
+
+
+def widened(state: dict[str, torch.Tensor], net: Unet) -> dict[str, torch.Tensor]:
+    """The weights of a net that saw fewer features: what it did not see counts for nothing at first."""
+    entering, wanted = state["enter.weight"], net.enter.weight.shape[1]
+    missing = entering.new_zeros(len(entering), wanted - entering.shape[1], *entering.shape[2:])
+    return state | {"enter.weight": torch.cat([entering, missing], dim=1)}
 
 
 def twice(batches: Iterable[list[torch.Tensor]]) -> Iterator[list[torch.Tensor]]:
