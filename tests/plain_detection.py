@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fixpix_cli.classical import STAGES
-from fixpix_cli.normalise.features import half_sigma, level_feature, pack, ratio_feature, share_feature, step_of
+from fixpix_cli.normalise.features import half_sigma, level_feature, pack, ratio_feature, step_of
 from fixpix_cli.planes import same_phase
 from fixpix_cli.tables import RULE_TABLES
 
@@ -73,15 +73,12 @@ def features(seen, rows, cols):
     greatest, least = np.max(eight, axis=0), np.min(eight, axis=0)
     mean = (total[up] + total[down] + left_ + right - greatest - least) / np.float32(6)
     scale, half = half_sigma(levels, mean + floor), np.float32(0.5)
-    away = np.sort([np.abs(neighbour - x) for neighbour in eight], axis=0)[1]
     return pack(
         level_feature(x, middle),
         np.arcsinh((x - mean) * scale) * half,
         np.arcsinh((x - greatest) * scale) * half,
         np.arcsinh((least - x) * scale) * half,
         ratio_feature(seen.rules[inner]),
-        share_feature(away, x, middle),
-        np.arcsinh(away * scale) * half,
     )
 
 

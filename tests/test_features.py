@@ -57,14 +57,13 @@ def test_how_unlike_its_neighbours_a_pixel_is(cfa):
     """Ranked distances to the neighbours of its own tile position, trusted or not: of 8, and of 24."""
     mosaic, row, col = frame(cfa), 21, 34
     step = 1 if cfa.is_mono else 2
-    looks = features.Seen.of(mosaic), second.Second.of(mosaic, np.full(mosaic.shape, -5, np.float32), 0.01)
-    for look, places in zip(looks, ((5,), (7, 8)), strict=True):
-        samples, floor = look.levels.samples, look.levels.middle[row % cfa.period[0], col % cfa.period[1]] / 512
-        size = [n + shift + (n + shift) % 2 for n, shift in zip(mosaic.shape, look.phase, strict=True)]
-        packed = look.features((0, size[0]), (0, size[1]))
-        for place, reach, rank in zip(places, (1, 2), (2, 4), strict=False):
-            span = range(-reach * step, reach * step + 1, step)
-            away = sorted(abs(samples[row + r, col + c] - samples[row, col]) for r in span for c in span if r or c)
-            share = np.log((away[rank - 1] + floor) / (max(0.0, samples[row, col]) + floor))
-            found = features.unpack(packed[4 * place : 4 * place + 4])[row + look.phase[0], col + look.phase[1]]
-            assert found == pytest.approx(np.clip(share, -7, 1) / 4, abs=1e-3)
+    look = second.Second.of(mosaic, np.full(mosaic.shape, -5, np.float32), 0.01)
+    samples, floor = look.levels.samples, look.levels.middle[row % cfa.period[0], col % cfa.period[1]] / 512
+    size = [n + shift + (n + shift) % 2 for n, shift in zip(mosaic.shape, look.phase, strict=True)]
+    packed = look.features((0, size[0]), (0, size[1]))
+    for place, reach, rank in ((7, 1, 2), (8, 2, 4)):
+        span = range(-reach * step, reach * step + 1, step)
+        away = sorted(abs(samples[row + r, col + c] - samples[row, col]) for r in span for c in span if r or c)
+        share = np.log((away[rank - 1] + floor) / (max(0.0, samples[row, col]) + floor))
+        found = features.unpack(packed[4 * place : 4 * place + 4])[row + look.phase[0], col + look.phase[1]]
+        assert found == pytest.approx(np.clip(share, -7, 1) / 4, abs=1e-3)

@@ -34,7 +34,7 @@ GAPS = 0.02
 NOISY, PART, DENSE, HINTED = 0.25, 96, 0.05, 0.01
 #: A hundredth of a frame's pixels must reach this share of white, or it shows little but noise. Dense damage reaches
 #: far beyond it, and in noise as great as the signal a second look takes most pixels for bad.
-FAINT = 0.005
+FAINT = 0.02
 #: Exposure in s from which a frame's own weak hot pixels are what its owner wants repaired.
 LONG = 5.0
 

@@ -1,4 +1,4 @@
-"""What the detector sees of a plane: seven features of every pixel, packed two by two.
+"""What the detector sees of a plane: five features of every pixel, packed two by two.
 
 Per pixel p, with its eight nearest neighbours of its own tile position (Bayer: two pixels apart; mono: one)::
 
@@ -7,8 +7,6 @@ Per pixel p, with its eight nearest neighbours of its own tile position (Bayer: 
     above   asinh((p - greatest) / 2 sigma) / 2
     below   asinh((least - p) / 2 sigma) / 2
     rules   the log-likelihood ratio of `classical.ratios_of` / 8, -1.5 to 1.5
-    alike   log of the distance to the second most alike of the eight, as a share of p
-    unlike  asinh(that distance / 2 sigma) / 2
 
 in DN above black or the frame's own floor (`levels.levels`), sigma being the frame's noise at the trimmed mean.
 So nothing depends on one camera's black, white, gain or bit depth. A Bayer frame is moved to the phase RGGB by
@@ -17,15 +15,11 @@ mirroring its edge: one net serves all four phases.
 Why the rules' answer is among them: a first net without it was better than the rules up to 5 % damage, where
 texture misleads them, and worse from 10 to 30 %, where their second look without the suspects sees what the
 extremes of eight neighbours hide.
-
-The last two are of the rank-ordered absolute differences of Garnett et al., A universal noise removal algorithm with an
-impulse detector, IEEE Trans. Image Processing 14 (2005), 1747: texture has neighbours that are like it, damage has not.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -37,9 +31,9 @@ from ..mosaic import Array, Float32, Mosaic
 from ..planes import gathered, same_phase
 
 #: Name and version of this input contract.
-NORMALISATION = "features-3"
+NORMALISATION = "features-2"
 #: Features of a pixel, and channels of the packed input (2 x 2 pixels).
-FEATURES = 7
+FEATURES = 5
 CHANNELS = 4 * FEATURES
 
 
@@ -82,10 +76,10 @@ class Seen:
         (top, bottom), (left, right) = rows, cols
         out = np.empty((CHANNELS, (bottom - top) // 2, (right - left) // 2), np.float32)
         if self.levels.cfa.is_mono:
-            whole = np.empty((FEATURES, bottom - top, right - left), np.float32)
-            self._fill(whole, rows, cols, 1)
+            five = np.empty((FEATURES, bottom - top, right - left), np.float32)
+            self._fill(five, rows, cols, 1)
             for channel in range(CHANNELS):
-                out[channel] = whole[channel // 4, channel % 4 // 2 :: 2, channel % 2 :: 2]
+                out[channel] = five[channel // 4, channel % 4 // 2 :: 2, channel % 2 :: 2]
         else:  # the pixels of a tile position and their neighbours are a plane, and a channel
             for plane in range(4):
                 r, c = divmod(plane, 2)
@@ -110,13 +104,9 @@ class Seen:
             if np.isnan(p.min()):
                 p[np.isnan(p)] = np.float32(np.median(list(seen.middle.values())))
             rules = gathered(self.rules, down[part.start + 1 : part.stop + 1], across[1:-1], step, step)
-            scale = _four(out[:4, part], p, seen, position)
+            _four(out[:4, part], p, seen, position)
             np.multiply(rules, np.float32(1 / 8), out=rules)
             np.clip(rules, np.float32(-1.5), np.float32(1.5), out=out[4, part])
-            away = second_least_away(p)
-            out[5, part] = share_feature(away, p[1:-1, 1:-1], np.float32(seen.middle[position]))
-            np.arcsinh(np.multiply(away, scale, out=away), out=away)
-            np.multiply(away, np.float32(0.5), out=out[6, part])
 
 
 #: Pixels that are worked on at once: the ten arrays of so many fit into the second cache.
@@ -177,33 +167,8 @@ class Part:
         return cls(samples, floor, middle, np.ix_(*index), np.ix_(*inner))
 
 
-def second_least_away(p: Float32) -> Float32:
-    """(h, w) DN: how far the second most alike of the eight neighbours is, from (h + 2, w + 2) samples."""
-    x = p[1:-1, 1:-1]
-    height, width = x.shape
-    least = second = np.full(x.shape, np.inf, np.float32)
-    for dr, dc in product(range(3), repeat=2):
-        if (dr, dc) != (1, 1):
-            away = np.abs(p[dr : dr + height, dc : dc + width] - x)
-            second = np.minimum(second, np.maximum(least, away))
-            least = np.minimum(least, away)
-    return second
-
-
-def share_feature(away: Float32, x: Float32, middle: Float32 | np.float32) -> Float32:
-    """A distance to a neighbour as a share of the sample itself, both in DN above the floor: -1.75 to 0.25."""
-    floor = middle / np.float32(512)
-    share: Float32 = np.log((away + floor) / (np.maximum(x, np.float32(0)) + floor))
-    np.clip(share, np.float32(-7), np.float32(1), out=share)
-    share *= np.float32(0.25)
-    return share
-
-
-def _four(out: Float32, p: Float32, seen: Levels, position: Offset) -> Float32:
-    """The four features that the samples alone give, from (h + 2, w + 2) samples of a tile position into (4, h, w).
-
-    The answer is 1 / (2 sigma) at each pixel's trimmed mean.
-    """
+def _four(out: Float32, p: Float32, seen: Levels, position: Offset) -> None:
+    """The four features that the samples alone give, from (h + 2, w + 2) samples of a tile position into (4, h, w)."""
     x, left, right = p[1:-1, 1:-1], p[1:-1, :-2], p[1:-1, 2:]
     high, low = np.maximum(p[:, :-2], p[:, 1:-1]), np.minimum(p[:, :-2], p[:, 1:-1])
     np.maximum(high, p[:, 2:], out=high)
@@ -227,7 +192,6 @@ def _four(out: Float32, p: Float32, seen: Levels, position: Offset) -> Float32:
     for feature, factor in zip(out, (0.25, 0.5, 0.5, 0.5), strict=True):
         np.arcsinh(feature, out=feature)
         feature *= np.float32(factor)
-    return scale
 
 
 def level_feature(samples: Float32, middle: Float32) -> Float32:

@@ -33,7 +33,7 @@ import numpy as np
 from ..classical import trusted_of
 from ..levels import Levels, levels
 from ..mosaic import Bool, Float32, Mosaic
-from .features import CHUNK, Part, half_sigma, level_feature, pack, phase_of, ratio_feature, share_feature, step_of
+from .features import CHUNK, Part, half_sigma, level_feature, pack, phase_of, ratio_feature, step_of
 
 #: Name and version of this input contract.
 NORMALISATION = "second-2"
@@ -121,7 +121,9 @@ def _alike(p: Float32, x: Float32, middle: Float32, step: int) -> list[Float32]:
             if len(least) < 4:
                 least.append(unlike)
         out.append(least[rank - 1])
-    return [share_feature(unlike, x, middle) for unlike in out]
+    floor = middle / np.float32(512)
+    share = np.float32(1) / (np.maximum(x, 0) + floor)
+    return [np.clip(np.log((unlike + floor) * share), np.float32(-7), np.float32(1)) / np.float32(4) for unlike in out]
 
 
 def _around(p: Float32, ok: Bool, step: int) -> tuple[Float32, Float32, Float32, Float32, Float32]:

@@ -43,8 +43,6 @@ CODE = (
     "fixpix_cli/noise.py",
     "fixpix_cli/inject.py",
 )
-#: Settings that name the nets whose answers the second look sees, and a share of the crops the look after it.
-_LOOKS = ("first", "again")
 #: Mosaic pixels of one step of the net's coarsest level.
 MULTIPLE = 8
 #: Mosaic pixels that the answer at a pixel can depend on, on each side.
@@ -99,7 +97,7 @@ class Crops(torch.utils.data.IterableDataset):
         scenes = data_.Scenes(self.folder, self.use)
         damage, side = self.settings["damage"], self.settings["side"]
         shares = np.array([d[0] for d in damage])
-        first, again = (UnetDetector.open(self.settings[key]) if key in self.settings else None for key in _LOOKS)
+        first = UnetDetector.open(self.settings["first"]) if "first" in self.settings else None
         while True:
             _, kind, pattern, low, high = damage[int(rng.choice(len(damage), p=shares / shares.sum()))]
             rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
@@ -125,9 +123,6 @@ class Crops(torch.utils.data.IterableDataset):
             if first:
                 ratios = first.ratios_of(seen)
                 seen = second.Second.of(damaged, ratios, rate_of(ratios, clear=-np.inf))
-                if again and rng.random() < self.settings["again_share"]:
-                    ratios = again.ratios_of(seen)
-                    seen = second.Second.of(damaged, ratios, rate_of(ratios, clear=-np.inf))
             yield crop(seen, bad, native_outliers(scene) & ~bad, share, scene.cfa.is_mono)
 
 
