@@ -112,7 +112,9 @@ def _translated(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise UnreadableError(f"{path}: no such file") from error
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError) as error:
-        raise UnreadableError(f"{path}: not a readable map or mask ({str(error) or type(error).__name__})") from error
+        # What is not said of a file or of a value is about astropy's own insides.
+        told = str(error) if isinstance(error, OSError | ValueError | EOFError) else ""
+        raise UnreadableError(f"{path}: not a readable map or mask ({told or 'damaged or cut short'})") from error
     except UserWarning as error:
         raise UnreadableError(f"{path}: is damaged ({str(error).strip().rstrip('.').lower()})") from error
 
