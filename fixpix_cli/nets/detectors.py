@@ -24,7 +24,7 @@ from ..mosaic import Area, Float32, Mosaic
 from ..normalise import features, second
 from ..tiles import blocks
 from .spots import SpotDetector, shipped_spot, together
-from .unets import UnetDetector, looked_closer, shipped_dense, shipped_unet
+from .unets import MANY, UnetDetector, looked_closer, shipped_dense, shipped_unet
 
 #: With more missing samples than this share the nets, which have never seen gaps, are not asked.
 GAPS = 0.02
@@ -33,7 +33,8 @@ GAPS = 0.02
 #: alone, in short exposures of the dark, a second look without a hint of damage took a sixth for bad).
 NOISY, PART, DENSE, HINTED = 0.25, 96, 0.05, 0.01
 #: A hundredth of a frame's pixels must reach this share of white, or it shows little but noise. Dense damage reaches
-#: far beyond it, and in noise as great as the signal a second look takes most pixels for bad.
+#: far beyond it, and in noise as great as the signal a second look takes most pixels for bad. There it is at crowds
+#: alone, and what it says of them is no prior for the others.
 FAINT = 0.02
 #: Exposure in s from which a frame's own weak hot pixels are what its owner wants repaired.
 LONG = 5.0
@@ -109,7 +110,7 @@ def detect(
     rate = rate_of(first, clear=-np.inf)
     if not faint and max(rate, seems) >= net.serving("dense_rate"):
         return _looked_again(mosaic, light, first, rate, dense or shipped_dense(), threads)
-    closer = None if faint else looked_closer(light, first, rate, dense, threads)
+    closer = looked_closer(light, first, rate, dense, threads, 1.0 if faint else MANY)
     rate = rate_of(seen.rules)
     for rules, alone in zip(blocks(seen.rules), blocks(first), strict=True):
         both = together(rules, alone, net.serving("agreement"))
@@ -124,7 +125,8 @@ def detect(
         if cautious and np.isfinite(closer).all():
             closer -= np.float32(net.serving("caution"))
         np.copyto(first, closer, where=np.isfinite(closer))
-        rate = max(rate, rate_of(first, clear=-np.inf))
+        if not faint:
+            rate = max(rate, rate_of(first, clear=-np.inf))
         method = "rules+unet, second look at clusters"
         del closer
     return detection_of(mosaic, first, rate, method)

@@ -24,7 +24,7 @@ from . import registry
 from .sessions import Session
 
 #: With more than this share of the pixels in crowds the closer look is at all of them.
-_MANY = 0.05
+MANY = 0.05
 #: Rows and columns of a tile's core, in pixels of the mosaic.
 TILE = 512
 
@@ -160,7 +160,7 @@ def shipped_dense() -> UnetDetector:
 
 
 def looked_closer(
-    light: Mosaic, first: Float32, rate: float, dense: UnetDetector | None, threads: int
+    light: Mosaic, first: Float32, rate: float, dense: UnetDetector | None, threads: int, many: float = MANY
 ) -> Float32 | None:
     """What two more looks say, on average, where suspects stand close together; NaN elsewhere, None if nowhere.
 
@@ -177,6 +177,8 @@ def looked_closer(
     dense : UnetDetector, optional
         Default: the shipped one.
     threads : int
+    many : float
+        With more than this share of the pixels in crowds all are looked at.
     """
     ratios, out = first, None
     for _ in range(2):
@@ -184,7 +186,7 @@ def looked_closer(
         crowded = crowds(light.shape, suspects, below_surroundings(light, suspects), rate)
         if crowded is None:
             return out
-        if np.count_nonzero(crowded) > _MANY * crowded.size:  # there are more than those that stand so close
+        if np.count_nonzero(crowded) > many * crowded.size:  # there are more than those that stand so close
             crowded[...] = True
         looked = (dense or shipped_dense()).ratios_of(second.Second.of(light, ratios, rate), crowded, threads)
         before = looked if out is None else np.where(np.isfinite(out), out, looked)
