@@ -34,8 +34,9 @@ GAPS = 0.02
 NOISY, PART, DENSE, HINTED = 0.25, 96, 0.05, 0.01
 #: A hundredth of a frame's pixels must reach this share of white, or it shows little but noise. Dense damage reaches
 #: far beyond it, and in noise as great as the signal a second look takes most pixels for bad. There it is at crowds
-#: alone, and what it says of them is no prior for the others.
-FAINT = 0.02
+#: alone, may only add to what is bad, and so many nats are taken off its evidence (of a night's frames it otherwise
+#: called some stars bad; whole bad lines are far beyond that).
+FAINT, DIM_CAUTION = 0.02, 3.0
 #: Exposure in s from which a frame's own weak hot pixels are what its owner wants repaired.
 LONG = 5.0
 
@@ -122,10 +123,12 @@ def detect(
     del seen  # its arrays are as large as the answer
     method = "rules+unet"
     if closer is not None:
-        if cautious and np.isfinite(closer).all():
-            closer -= np.float32(net.serving("caution"))
-        np.copyto(first, closer, where=np.isfinite(closer))
-        if not faint:
+        if faint:
+            np.fmax(first, closer - np.float32(DIM_CAUTION), out=first)
+        else:
+            if cautious and np.isfinite(closer).all():
+                closer -= np.float32(net.serving("caution"))
+            np.copyto(first, closer, where=np.isfinite(closer))
             rate = max(rate, rate_of(first, clear=-np.inf))
         method = "rules+unet, second look at clusters"
         del closer
