@@ -161,7 +161,7 @@ def test_what_a_pixel_holds_itself_may_be_told_apart_from_the_frame():
 def test_what_suspects_may_hide():
     """A pixel between two suspects of its own position; all that touch one are doubtful, none beyond the frame."""
     mosaic = scene(BAYER[0], shape=(20, 30))
-    suspects = np.array([4, 8]) + 0 * 30  # in the top row, two steps of the tile to both sides of column 6
+    suspects = np.array([4, 8])  # in the top row, two steps of the tile to both sides of column 6
     hidden, touching = beside(mosaic, suspects)
     assert hidden.tolist() == [6, 2 * 30 + 6]
     rows, cols = np.divmod(touching, 30)

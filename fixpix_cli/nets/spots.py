@@ -13,7 +13,7 @@ that again until no suspect is new: layer after layer comes off.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -249,14 +249,11 @@ class SpotDetector:
             if np.array_equal(filled, suspects):
                 break
         ratios = together(ratios_at(clean, seen, region, "extreme", own), alone, agreement)
-        outside = ~np.isin(found.pixels, region, assume_unique=True)
-        pixels = np.concatenate([found.pixels[outside], region])
-        both = np.concatenate([found.ratios[outside], ratios])
-        rate = max(least, rate_of(both, clear=-np.inf, others=light.samples.size - len(pixels)))
-        likelier = logit(rate_of(ratios, clear=-np.inf)) - logit(rate)
-        both[-len(region) :] += np.float32(min(max(likelier, 0.0), _LIKELIER))
-        order = np.argsort(pixels, kind="stable")
-        return Spots(pixels[order], both[order], rate, peeled=True)
+        found = found.replaced(region, ratios, light.samples.size, least)
+        likelier = logit(rate_of(ratios, clear=-np.inf)) - logit(found.rate)
+        mine = np.isin(found.pixels, region, assume_unique=True)
+        found.ratios[mine] += np.float32(min(max(likelier, 0.0), _LIKELIER))
+        return replace(found, peeled=True)
 
 
 def fill(light: Mosaic, good: Bool, suspects: Array, out: Array) -> None:
