@@ -82,6 +82,14 @@ class Statistics:
         np.maximum(sigma, noise.floor, out=sigma)
         return np.sqrt(sigma, out=sigma).astype(np.float32, copy=False)
 
+    @property
+    def noise_share(self) -> float:
+        """Noise at the middle as a share of the level there, of the colour where it is least."""
+        return min(
+            float(self.sigma(np.array([middle], np.float32), p)[0] / (middle + self.floor[p]))
+            for p, middle in self.middle.items()
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Levels(Statistics):
@@ -93,6 +101,18 @@ class Levels(Statistics):
     """
 
     samples: Float32
+
+    def quieter(self, most: float) -> Levels:
+        """The same with less noise, where `noise_share` is more than `most`.
+
+        Dense damage is taken for noise: at 40 % of damage the estimate is 0.5 to 3 times the middle, more than any
+        sensor's where there is light, and rules see nothing that stands out of it.
+        """
+        if (share := self.noise_share) <= most:
+            return self
+        factor = (most / share) ** 2
+        noise = replace(self.noise, gain=self.noise.gain * factor, offset=self.noise.offset * factor)
+        return replace(self, noise=noise)
 
 
 def levels(light: Mosaic, without: Bool | None = None) -> Levels:

@@ -17,7 +17,10 @@ import numpy as np
 from .mosaic import Array, Mosaic
 
 _BLOCK = 8
-_LEVELS = 16
+#: At most so many signal levels, each of at least `_FEWEST` cases. Fewer cases than both make up are fewer levels: a
+#: frame of 60 x 80 pixels with noise of 10 DN once had the noise of rounding, and more than a third of its bad pixels
+#: were not found.
+_LEVELS, _FEWEST = 16, 8
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,10 @@ class NoiseModel:
             means.append(mean)
             sigmas.append(sigma)
         signal, sigma = np.concatenate(means), np.concatenate(sigmas)
-        level, variance = _by_level(signal, sigma, _quiet_blocks) if len(signal) >= 8 else _pairs(light)
+        # Where gaps leave few whole blocks, pairs of all pixels know more than the blocks.
+        whole = light.is_integer or bool(np.isfinite(light.samples).all())
+        enough = len(signal) >= _FEWEST * (1 if whole else _LEVELS)
+        level, variance = _by_level(signal, sigma, _quiet_blocks) if enough else _pairs(light)
         x, y = np.array(level), np.array(variance)
         if len(x) < 3 or np.ptp(x) <= 0:
             return cls(0.0, max(float(np.median(y)) if len(y) else floor, floor), floor)
@@ -54,19 +60,22 @@ class NoiseModel:
         gain, offset = np.polyfit(x, y, 1, w=weight)
         if gain < 0:
             gain, offset = 0.0, float(np.average(y, weights=weight))
-        if offset < 0:
-            offset = 0.0
-            gain = max(float(np.average(y / np.maximum(x, 1e-9), weights=weight * np.maximum(x, 0) + 1e-12)), 0.0)
+        if offset < 0:  # then the line through 0, by the levels above black; dense damage has most below it
+            lit = x > 0
+            if np.count_nonzero(lit) >= 3:
+                gain, offset = float(weight[lit] @ y[lit] / (weight[lit] @ x[lit])), 0.0
+            else:
+                gain, offset = 0.0, float(np.average(y, weights=weight))
         return cls(float(gain), max(float(offset), floor), floor)
 
 
 def _by_level(signal: Array, spread: Array, variance_of: Callable[[Array], float]) -> tuple[list[float], list[float]]:
     """Signal levels with enough cases, and the noise variance of each."""
-    edges = np.quantile(signal, np.linspace(0, 1, _LEVELS + 1))
+    edges = np.quantile(signal, np.linspace(0, 1, min(_LEVELS, max(1, len(signal) // _FEWEST)) + 1))
     level, variance = [], []
     for low, high in itertools.pairwise(edges):
         chosen = (signal >= low) & (signal <= high)
-        if np.count_nonzero(chosen) >= 8:
+        if np.count_nonzero(chosen) >= _FEWEST:
             level.append(float(np.median(signal[chosen])))
             variance.append(variance_of(spread[chosen]))
     return level, variance

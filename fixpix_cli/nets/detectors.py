@@ -149,9 +149,7 @@ def _seeming_rate(light: Mosaic, seen: Statistics, net: UnetDetector, dense: Une
     in dark frames it is great without damage. There the unets look at some small parts. A first look alone takes most
     of a bright scene with 85 % damage for good.
     """
-    middles = {p: np.array([m], np.float32) for p, m in seen.middle.items()}
-    noise = min(float(seen.sigma(m, p)[0] / (m[0] + seen.floor[p])) for p, m in middles.items())
-    if noise < NOISY:
+    if seen.noise_share < NOISY:
         return 0.0
     if not net.supports(light.cfa):
         return 1.0
