@@ -78,12 +78,15 @@ def show(
       fixpix maps show stl-1001 --since 2026-03
     """
     from .. import maps
-    from ..errors import UsageError
+    from ..errors import StoreError, UnreadableError, UsageError
 
     if sum(one is not None for one in (threshold, max_false, confidence)) > 1:
         raise UsageError("give --threshold, --max-false or --confidence, one of them")
     path = path_of(which, store)
-    mask = maps.read_mask(path)
+    try:
+        mask = maps.read_mask(path)
+    except UnreadableError as error:  # the same exit code whichever part of a map is damaged
+        raise StoreError(str(error)) from error
     facts: dict[str, Any]
     if mask.camera is None:
         if since is not None:

@@ -273,8 +273,8 @@ def _pixels(hdu: Any) -> Array:
     """The data of an image; what its codec raises becomes a ValueError."""
     try:
         return np.asarray(hdu.data)
-    except MemoryError:
-        raise
+    except (MemoryError, AttributeError, TypeError, KeyError, IndexError):
+        raise  # the last four are what astropy does with an extension that it cannot make out: see `_translated`
     except Exception as error:  # the codecs raise classes of their own, which astropy does not publish
         raise ValueError(str(error)) from error
 
