@@ -4,9 +4,9 @@ Up to a few percent of damage only the candidates of a frame are looked at, by t
 that, or where texture makes candidates of too many pixels, rules and a unet look at every pixel. They fail on
 different ones: the rules flag sharp texture, the net weak outliers that are the frame's own. So a pixel needs both: the
 mean of their log-likelihood ratios, but at most a little more than the lesser one. From some damage rate on the rules
-are lost, and another net looks a second time (and a third), without the suspects of the first; so it does where
-suspects crowd (`unets.looked_closer`). ``python models/train/detections.py`` shows them side by side. Darks, CFAs
-that the nets do not know, and frames with gaps are the rules' alone.
+are lost, and another net looks a second time (up to a fourth), without the suspects of the look before; so does one
+where suspects crowd (`unets.looked_closer`). ``python models/train/detections.py`` shows them side by side. Darks,
+CFAs that the nets do not know, and frames with gaps are the rules' alone.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ GAPS = 0.02
 #: looked at, the damage rate in them from which it is, and that from which a second look at them decides (of noise
 #: alone, in short exposures of the dark, a second look without a hint of damage took a sixth for bad).
 NOISY, PART, DENSE, HINTED = 0.25, 96, 0.05, 0.01
+#: Looks at dense damage after the first one; the card says from which damage rate on the later ones help.
+LOOKS = ("second", "third", "fourth")
 #: A hundredth of a frame's pixels must reach this share of white, or it shows little but noise. Dense damage reaches
 #: far beyond it, and in noise as great as the signal a second look takes most pixels for bad. There it is at crowds
 #: alone, may only add to what is bad, and so many nats are taken off its evidence (of a night's frames it otherwise
@@ -47,6 +49,7 @@ def detect(
     exposure: float | None = None,
     net: UnetDetector | None = None,
     dense: UnetDetector | None = None,
+    crowds: UnetDetector | None = None,
     spot: SpotDetector | None = None,
     threads: int = 1,
     thorough: bool = False,
@@ -68,8 +71,9 @@ def detect(
         What the frame shows. Darks, biases and flats are judged by the rules alone.
     exposure : float, optional
         Exposure time in s.
-    net, dense : UnetDetector, optional
-        For the first and the second look at every pixel. Default: the shipped ones.
+    net, dense, crowds : UnetDetector, optional
+        For the first look at every pixel, later ones at dense damage, and closer ones at clusters and lines. Default:
+        the shipped ones, and `dense` for `crowds`, too, where it is given.
     spot : SpotDetector, optional
         For the candidates of frames with little damage. Default: the shipped one.
     threads : int
@@ -110,8 +114,11 @@ def detect(
     first = net.ratios_of(seen, threads=threads)
     rate = rate_of(first, clear=-np.inf)
     if not faint and max(rate, seems) >= net.serving("dense_rate"):
+        if statistics.noise_share > NOISY:  # else, at 85 % in bright scenes, every look takes damage for noise
+            first = net.ratios_of(features.Seen.of(light, threads=threads, most=NOISY), threads=threads)
+            rate = rate_of(first, clear=-np.inf)
         return _looked_again(mosaic, light, first, rate, dense or shipped_dense(), threads)
-    closer = looked_closer(light, first, rate, dense, threads, 1.0 if faint else MANY)
+    closer = looked_closer(light, first, rate, crowds or dense, threads, 1.0 if faint else MANY)
     rate = rate_of(seen.rules)
     for rules, alone in zip(blocks(seen.rules), blocks(first), strict=True):
         both = together(rules, alone, net.serving("agreement"))
@@ -176,19 +183,20 @@ def _starts(size: int) -> list[int]:
 def _looked_again(
     mosaic: Mosaic, light: Mosaic, ratios: Float32, rate: float, dense: UnetDetector, threads: int
 ) -> Detection:
-    """A second look at dense damage and, where it is denser still, a third: then the mean of both.
-
-    Every look repeats what the last one was wrong about: a fourth and a fifth find less. The net has never seen answers
-    of its own in training.
-    """
-    ratios, looks = dense.ratios_of(second.Second.of(light, ratios, rate), threads=threads), "second look"
-    if rate >= dense.serving("third_rate"):
-        rate, looks = rate_of(ratios, clear=-np.inf), "third look"
-        ratios += dense.ratios_of(second.Second.of(light, ratios, rate), threads=threads)
+    """A second look at dense damage and, where it is denser still, a third and a fourth: the mean of the last two."""
+    looks: list[Float32] = []
+    for number in LOOKS:
+        if looks and rate < dense.serving(f"{number}_rate"):
+            break
+        ratios = dense.ratios_of(second.Second.of(light, ratios, rate), threads=threads)
+        looks, rate, last = [*looks[-1:], ratios], rate_of(ratios, clear=-np.inf), number
+    ratios = looks[0]
+    if len(looks) > 1:
+        ratios += looks[1]
         ratios /= np.float32(2)
     rate = rate_of(ratios, clear=-np.inf)
     caution = np.float32(dense.serving("caution") * (1 - rate))
-    return detection_of(mosaic, ratios - caution, rate, f"unet, {looks}")
+    return detection_of(mosaic, ratios - caution, rate, f"unet, {last} look")
 
 
 def _gaps(light: Mosaic) -> float:

@@ -23,6 +23,7 @@ SHIPPED: dict[str, str] = {
     "spot": "spot.onnx",
     "unet": "unet.onnx",
     "unet-dense": "unet-dense.onnx",
+    "unet-crowds": "unet-crowds.onnx",
     "cnn": "cnn.onnx",
     "vit": "vit.onnx",
 }

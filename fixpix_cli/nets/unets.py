@@ -155,12 +155,18 @@ def shipped_unet() -> UnetDetector:
 
 @cache
 def shipped_dense() -> UnetDetector:
-    """The shipped unet of the second look, opened once per process; raises as `shipped_unet`."""
+    """The shipped unet of later looks at dense damage, opened once per process; raises as `shipped_unet`."""
     return UnetDetector.open("unet-dense")
 
 
+@cache
+def shipped_crowds() -> UnetDetector:
+    """The shipped unet of closer looks at clusters and lines, opened once per process; raises as `shipped_unet`."""
+    return UnetDetector.open("unet-crowds")
+
+
 def looked_closer(
-    light: Mosaic, first: Float32, rate: float, dense: UnetDetector | None, threads: int, many: float = MANY
+    light: Mosaic, first: Float32, rate: float, net: UnetDetector | None, threads: int, many: float = MANY
 ) -> Float32 | None:
     """What two more looks say, on average, where suspects stand close together; NaN elsewhere, None if nowhere.
 
@@ -174,7 +180,7 @@ def looked_closer(
         Log-likelihood ratios of the first look.
     rate : float
         The damage rate that they have as the prior.
-    dense : UnetDetector, optional
+    net : UnetDetector, optional
         Default: the shipped one.
     threads : int
     many : float
@@ -188,7 +194,7 @@ def looked_closer(
             return out
         if np.count_nonzero(crowded) > many * crowded.size:  # there are more than those that stand so close
             crowded[...] = True
-        looked = (dense or shipped_dense()).ratios_of(second.Second.of(light, ratios, rate), crowded, threads)
+        looked = (net or shipped_crowds()).ratios_of(second.Second.of(light, ratios, rate), crowded, threads)
         before = looked if out is None else np.where(np.isfinite(out), out, looked)
         out = np.where(crowded, (looked + before) / 2, np.float32(np.nan))
         ratios = np.where(crowded, looked, ratios)

@@ -55,9 +55,9 @@ class Seen:
     phase: tuple[int, int]
 
     @classmethod
-    def of(cls, light: Mosaic, kind: str | None = None, threads: int = 1) -> Seen:
-        """The statistics of a plane without masked borders, and what the rules say of it."""
-        seen = levels(light)
+    def of(cls, light: Mosaic, kind: str | None = None, threads: int = 1, most: float = np.inf) -> Seen:
+        """What the rules say of a plane without masked borders, and its statistics; `most` as in `Levels.quieter`."""
+        seen = levels(light).quieter(most)
         return cls(seen, ratios_of(seen, kind, threads), phase_of(light.cfa))
 
     def features(self, rows: tuple[int, int], cols: tuple[int, int]) -> Float32:

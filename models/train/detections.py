@@ -90,7 +90,7 @@ def main() -> None:
             f"d {delta} rate {rate:7.2%}  {name:6} mean {row[0]:.3f} / {row[1]:.3f}  worst {row[2]:.3f} / {row[3]:.3f}"
         )
     if options.ship:
-        for name in ("spot", "unet", "unet-dense"):
+        for name in ("spot", "unet", "unet-dense", "unet-crowds"):
             ship(name, rows)
 
 

@@ -41,6 +41,8 @@ DAMAGE = (
     ("40%", 0.4, "scattered"),
     ("70%", 0.7, "scattered"),
     ("85%", 0.85, "scattered"),
+    ("92%", 0.92, "scattered"),
+    ("96%", 0.96, "scattered"),
     ("3x3", 0.01, "cluster:3"),
     ("5x5", 0.01, "cluster:5"),
     ("columns", 0.01, "columns"),

@@ -228,6 +228,13 @@ def made(kept: Path, plan: Plan, settings: dict[str, Any], options: Any) -> tupl
     return model, facts
 
 
+def of_winner(radius: int, settings: dict[str, Any]) -> tuple[Plan, dict[str, Any]]:
+    """The training of the window that is shipped: its plan, and the settings with its own, greater pool."""
+    more = settings["winner"]
+    drawn = settings["data"] | {"radii": [radius], "draws": more["draws"], "seconds": more["seconds"]}
+    return Plan.of(radius, settings["net"] | more), settings | {"data": drawn}
+
+
 def main() -> None:
     options = shipping.options(__doc__ or "", "mlp.toml")
     settings, folder, run = options.recipe, options.data, options.run
@@ -247,8 +254,8 @@ def main() -> None:
         scores[name]["microseconds"] = measure.microseconds(corrector)
     print(json.dumps(scores, indent=1))
     winner = found[min(found, key=lambda name: scores[name]["all"])][1]
-    plan = Plan.of(winner.radius, settings["net"] | {"steps": settings["net"]["winner_steps"]})
-    model, facts = made(kept, plan, settings, options)
+    plan, settings = of_winner(winner.radius, settings)
+    model, facts = made(pool(folder, settings, run), plan, settings, options)
     path = shipping.write(model, card_of(plan, settings, facts, {}, folder), run)
     rows = measure.measure({"mlp": MlpCorrector.open(path)}, folder)
     measure.print_table(rows)

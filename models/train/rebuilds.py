@@ -40,6 +40,7 @@ DAMAGE = (
     ("55%", 0.55, "scattered"),
     ("70%", 0.7, "scattered"),
     ("85%", 0.85, "scattered"),
+    ("92%", 0.92, "scattered"),
     ("2x2", 0.01, "cluster:2"),
     ("3x3", 0.01, "cluster:3"),
     ("4x4", 0.01, "cluster:4"),

@@ -1,6 +1,7 @@
-"""Train and export the unet detectors: the first look, and the second one at dense damage.
+"""Train and export the unet detectors: of the first look, and of later ones at clusters and lines or dense damage.
 
     python models/train/unet.py --data FOLDER          # or FIXPIX_DATA=FOLDER
+    python models/train/unet.py --data FOLDER --settings models/train/unet-crowds.toml
     python models/train/unet.py --data FOLDER --settings models/train/unet-dense.toml
 
 The net sees `fixpix_cli.normalise.features` (or, at the second look, `second`, made from what the shipped first net
@@ -47,6 +48,10 @@ CODE = (
 MULTIPLE = 8
 #: Mosaic pixels that the answer at a pixel can depend on, on each side.
 HALO = 48
+
+
+#: Settings that name the nets whose answers are looked at: the first look's, and the second's for a third look.
+_LOOKS = ("first", "again")
 
 
 class Block(nn.Module):
@@ -97,7 +102,7 @@ class Crops(torch.utils.data.IterableDataset):
         scenes = data_.Scenes(self.folder, self.use)
         damage, side = self.settings["damage"], self.settings["side"]
         shares = np.array([d[0] for d in damage])
-        first = UnetDetector.open(self.settings["first"]) if "first" in self.settings else None
+        first, again = (UnetDetector.open(self.settings[key]) if key in self.settings else None for key in _LOOKS)
         while True:
             _, kind, pattern, low, high = damage[int(rng.choice(len(damage), p=shares / shares.sum()))]
             rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
@@ -119,11 +124,28 @@ class Crops(torch.utils.data.IterableDataset):
             if not 0 < share < 1:
                 continue
             damaged = scene.with_samples(hurt.samples)
-            seen: features.Seen | second.Second = features.Seen.of(damaged)
             if first:
-                ratios = first.ratios_of(seen)
-                seen = second.Second.of(damaged, ratios, rate_of(ratios, clear=-np.inf))
+                seen: features.Seen | second.Second = self.looked_at(damaged, first, again, rng)
+            else:
+                seen = features.Seen.of(damaged)
             yield crop(seen, bad, native_outliers(scene) & ~bad, share, scene.cfa.is_mono)
+
+    def looked_at(
+        self, damaged: data_.Mosaic, first: UnetDetector, again: UnetDetector | None, rng: np.random.Generator
+    ) -> second.Second:
+        """A second look or a third; the first has seen less noise in some, in others there was none at all."""
+        most = (
+            float(np.exp(rng.uniform(np.log(0.1), 0))) if rng.random() < self.settings.get("quiet_share", 0) else np.inf
+        )
+        if rng.random() < self.settings.get("blank_share", 0):
+            ratios = np.zeros(damaged.shape, np.float32)
+        else:
+            ratios = first.ratios_of(features.Seen.of(damaged, most=most))
+        seen = second.Second.of(damaged, ratios, rate_of(ratios, clear=-np.inf))
+        if again and rng.random() < self.settings["again_share"]:
+            ratios = again.ratios_of(seen)
+            seen = second.Second.of(damaged, ratios, rate_of(ratios, clear=-np.inf))
+        return seen
 
 
 def brightened(scene: data_.Mosaic, rng: np.random.Generator) -> data_.Mosaic:

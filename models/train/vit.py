@@ -288,16 +288,27 @@ def rebuild_loss(knee: float) -> Loss:
 
 
 def train(
-    name: str, tiles: Tiles, held: Tiles, recipe: dict[str, Any], run: Path, device: str, loss: Loss
+    name: str,
+    tiles: Tiles,
+    held: Tiles,
+    recipe: dict[str, Any],
+    run: Path,
+    device: str,
+    loss: Loss,
+    start: Path | None = None,
 ) -> tuple[Vit, dict[str, Any]]:
-    """The loop: cosine schedule, checkpoints, the loss of held-back tiles."""
+    """The loop: cosine schedule, checkpoints, the loss of held-back tiles; from the weights of another run, or none."""
     settings = recipe[name] | {"precision": recipe["loop"]["precision"]}
     loop = settings["loop"]
     torch.manual_seed(recipe["seed"])
     net = Vit(**settings["net"]).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(net.parameters(), lr=loop["rate"], weight_decay=loop["decay"])
     order = torch.Generator().manual_seed(recipe["seed"])
-    step, spent = 0, 0.0
+    step, spent, before = 0, 0.0, 0
+    if start is not None:
+        other = torch.load(start, weights_only=True, map_location="cpu")
+        net.load_state_dict(other["net"])
+        before = other["step"]
     checkpoint = shipping.Checkpoint(run / f"{name}.pt", settings | {"seed": recipe["seed"]})
     if stored := checkpoint.read():
         net.load_state_dict(stored["net"])
@@ -328,6 +339,7 @@ def train(
     checkpoint.keep_run(net, optimiser, step, time.monotonic() - started)
     net = net.to("cpu", memory_format=torch.contiguous_format).eval()
     facts = {"steps": step, "seconds": round(time.monotonic() - started), "tiles": len(arrays[0]), "device": device}
+    facts["steps_before"] = before
     return net, facts | {"validation_loss": validated(net, held, settings, "cpu", loss)}
 
 
@@ -410,7 +422,7 @@ def rebuild(options: Any) -> Path:
     recipe, run, folder = options.recipe, options.run, options.data
     tiles, held = pools(folder, recipe, recipe["rebuild"]["pool"], rebuild_tiles, run / "rebuild", "rebuild")
     loss = rebuild_loss(recipe["rebuild"]["loop"]["knee"])
-    net, facts = train("rebuild", tiles, held, recipe, run, options.device, loss)
+    net, facts = train("rebuild", tiles, held, recipe, run, options.device, loss, options.start)
     return shipping.write(*shipped("rebuild", net, recipe, facts, {}, folder), run)
 
 

@@ -41,7 +41,7 @@ def test_an_answer_does_not_depend_on_what_else_is_asked(count):
     assert np.array_equal(part, whole[300 : 300 + count])
 
 
-@pytest.mark.parametrize("name", ["unet", "unet-dense", "cnn", "vit"])
+@pytest.mark.parametrize("name", ["unet", "unet-dense", "unet-crowds", "cnn", "vit"])
 def test_other_nets_are_onnxruntimes(name):
     assert plain.parse(registry.read(name).data) is None
 
