@@ -18,8 +18,8 @@ from .mosaic import Array, Mosaic
 
 _BLOCK = 8
 #: At most so many signal levels, each of at least `_FEWEST` cases. Fewer cases than both make up are fewer levels: a
-#: frame of 60 x 80 pixels with noise of 10 DN once had the noise of rounding, and more than a third of its bad pixels
-#: were not found.
+#: frame of 60 x 80 pixels with noise of 10 DN once had the noise of rounding, and an eighth of its bad pixels was not
+#: found.
 _LEVELS, _FEWEST = 16, 8
 
 

@@ -14,7 +14,7 @@ from fixpix_cli.noise import NoiseModel
 @pytest.mark.parametrize("cfa", [MONO, RGGB, XTRANS], ids=lambda cfa: cfa.name)
 @pytest.mark.parametrize("shape", [(24, 30), (40, 60), (60, 80), (90, 90), (128, 128), (300, 280)], ids=str)
 def test_frames_of_every_size_have_their_noise(cfa, shape):
-    """Lost otherwise: a third of a small frame's bad pixels, many good ones: the noise was that of rounding."""
+    """Lost otherwise: an eighth of a small frame's bad pixels, many good ones: the noise was that of rounding."""
     rng = np.random.default_rng(0)
     samples = np.rint(1000 + rng.normal(0, 10, shape) + np.arange(shape[1]) * 2).astype(np.uint16)
     sigma = NoiseModel.of(Mosaic(samples, cfa, ((100.0,),), 4095.0)).sigma(np.array([900.0, 1100.0]))
