@@ -14,9 +14,9 @@ TILE, HALO = 2048, 32
 WHOLE = 50_000
 
 
-#: Damage rate from which the vit takes the place of the mlp, from whose estimates it begins. Its squared error is 0.99
-#: of the mlp's up to 70 %, 0.98 at 85 and 0.97 at 92 % (means of nine validation cameras), for ten times the processor
-#: time: ``python models/train/rebuilds.py``.
+#: Damage rate from which the vit takes the place of the mlp, from whose estimates it begins. Its excess error is 0.98
+#: of the mlp's at 40 to 70 %, 0.92 at 85 and 92 % (means of seven validation cameras, ``python models/train/rebuilds.py
+#: --side 320``), for ten times the processor time.
 VIT_FROM = 0.8
 
 
