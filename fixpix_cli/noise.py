@@ -49,9 +49,10 @@ class NoiseModel:
             means.append(mean)
             sigmas.append(sigma)
         signal, sigma = np.concatenate(means), np.concatenate(sigmas)
-        # Where gaps leave few whole blocks, pairs of all pixels know more than the blocks.
-        whole = light.is_integer or bool(np.isfinite(light.samples).all())
-        enough = len(signal) >= _FEWEST * (1 if whole else _LEVELS)
+        enough = len(signal) >= _FEWEST
+        if enough and len(signal) < _LEVELS * _FEWEST and not light.is_integer:
+            # Where gaps leave few whole blocks, pairs of all pixels know more than the blocks.
+            enough = bool(np.isfinite(light.samples).all())
         level, variance = _by_level(signal, sigma, _quiet_blocks) if enough else _pairs(light)
         x, y = np.array(level), np.array(variance)
         if len(x) < 3 or np.ptp(x) <= 0:

@@ -49,7 +49,6 @@ def detect(
     exposure: float | None = None,
     net: UnetDetector | None = None,
     dense: UnetDetector | None = None,
-    crowds: UnetDetector | None = None,
     spot: SpotDetector | None = None,
     threads: int = 1,
     thorough: bool = False,
@@ -71,9 +70,9 @@ def detect(
         What the frame shows. Darks, biases and flats are judged by the rules alone.
     exposure : float, optional
         Exposure time in s.
-    net, dense, crowds : UnetDetector, optional
-        For the first look at every pixel, later ones at dense damage, and closer ones at clusters and lines. Default:
-        the shipped ones, and `dense` for `crowds`, too, where it is given.
+    net, dense : UnetDetector, optional
+        For the first look at every pixel and for all later ones. Default: the shipped ones, of which clusters and lines
+        have another than dense damage.
     spot : SpotDetector, optional
         For the candidates of frames with little damage. Default: the shipped one.
     threads : int
@@ -114,11 +113,13 @@ def detect(
     first = net.ratios_of(seen, threads=threads)
     rate = rate_of(first, clear=-np.inf)
     if not faint and max(rate, seems) >= net.serving("dense_rate"):
-        if statistics.noise_share > NOISY:  # else, at 85 % in bright scenes, every look takes damage for noise
-            first = net.ratios_of(features.Seen.of(light, threads=threads, most=NOISY), threads=threads)
+        quiet = seen.quieter(NOISY, threads)  # else, at 85 % in bright scenes, every look takes damage for noise
+        if quiet is not seen:
+            first = net.ratios_of(quiet, threads=threads)
             rate = rate_of(first, clear=-np.inf)
+        del seen, quiet  # their arrays are as large as the answer
         return _looked_again(mosaic, light, first, rate, dense or shipped_dense(), threads)
-    closer = looked_closer(light, first, rate, crowds or dense, threads, 1.0 if faint else MANY)
+    closer = looked_closer(light, first, rate, dense, threads, 1.0 if faint else MANY)
     rate = rate_of(seen.rules)
     for rules, alone in zip(blocks(seen.rules), blocks(first), strict=True):
         both = together(rules, alone, net.serving("agreement"))

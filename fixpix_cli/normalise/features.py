@@ -55,10 +55,15 @@ class Seen:
     phase: tuple[int, int]
 
     @classmethod
-    def of(cls, light: Mosaic, kind: str | None = None, threads: int = 1, most: float = np.inf) -> Seen:
-        """What the rules say of a plane without masked borders, and its statistics; `most` as in `Levels.quieter`."""
-        seen = levels(light).quieter(most)
+    def of(cls, light: Mosaic, kind: str | None = None, threads: int = 1) -> Seen:
+        """The statistics of a plane without masked borders, and what the rules say of it."""
+        seen = levels(light)
         return cls(seen, ratios_of(seen, kind, threads), phase_of(light.cfa))
+
+    def quieter(self, most: float, threads: int = 1) -> Seen:
+        """The same with less noise as of `Levels.quieter`, and what the rules say then; itself where it has no more."""
+        quiet = self.levels.quieter(most)
+        return self if quiet is self.levels else Seen(quiet, ratios_of(quiet, threads=threads), self.phase)
 
     def features(self, rows: tuple[int, int], cols: tuple[int, int]) -> Float32:
         """The packed features of a rectangle.

@@ -140,7 +140,7 @@ class Crops(torch.utils.data.IterableDataset):
         if rng.random() < self.settings.get("blank_share", 0):
             ratios = np.zeros(damaged.shape, np.float32)
         else:
-            ratios = first.ratios_of(features.Seen.of(damaged, most=most))
+            ratios = first.ratios_of(features.Seen.of(damaged).quieter(most))
         seen = second.Second.of(damaged, ratios, rate_of(ratios, clear=-np.inf))
         if again and rng.random() < self.settings["again_share"]:
             ratios = again.ratios_of(seen)

@@ -339,8 +339,7 @@ def train(
     checkpoint.keep_run(net, optimiser, step, time.monotonic() - started)
     net = net.to("cpu", memory_format=torch.contiguous_format).eval()
     facts = {"steps": step, "seconds": round(time.monotonic() - started), "tiles": len(arrays[0]), "device": device}
-    facts["steps_before"] = before
-    return net, facts | {"validation_loss": validated(net, held, settings, "cpu", loss)}
+    return net, facts | {"steps_before": before, "validation_loss": validated(net, held, settings, "cpu", loss)}
 
 
 def lost(net: Vit, batch: list[torch.Tensor], precision: str, device: str, loss: Loss) -> torch.Tensor:
