@@ -17,12 +17,13 @@ from itertools import product
 import numpy as np
 
 from .. import classical
-from ..classical import STARLESS, detection_of, probability_of, rate_of
+from ..classical import STARLESS, detection_of, logit, probability_of, rate_of
 from ..detection import Detection
 from ..levels import Statistics, comparable
 from ..mosaic import Area, Float32, Mosaic
 from ..normalise import features, second
 from ..tiles import blocks
+from .doubts import DoubtDetector, shipped_doubt
 from .spots import SpotDetector, shipped_spot, together
 from .unets import MANY, UnetDetector, looked_closer, shipped_dense, shipped_unet
 
@@ -52,6 +53,7 @@ def detect(
     spot: SpotDetector | None = None,
     threads: int = 1,
     thorough: bool = False,
+    judged: bool = True,
 ) -> Detection:
     """Find bad pixels in one plane by its own samples.
 
@@ -82,6 +84,8 @@ def detect(
         are no candidates in any of them contribute as well (of the warm pixels in sixteen moving lights the candidates
         alone gave a sixth, all pixels two fifths: ``python tests/bench/maps.py --parts kinds``). It takes ten times as
         long.
+    judged : bool
+        Whether what rules and nets are not sure of is judged by its repair.
 
     Raises
     ------
@@ -109,6 +113,33 @@ def detect(
             return listed.shifted(mosaic.shape, mosaic.active.top, mosaic.active.left)
     if not net.supports(mosaic.cfa):
         return classical.detect(mosaic, kind, threads)
+    ratios, rate, method = _every_pixel(light, kind, cautious, faint, seems, net, dense, threads)
+    dense_damage = rate > spot.serving("most_rate")
+    if judged and not faint and (cautious or dense_damage) and (doubt := _judge_of(light, rate)):
+        ratios += np.float32(logit(rate))
+        doubt.judge(light, ratios, rate, threads)
+        ratios -= np.float32(logit(rate))
+        method = f"{method}, judged by repair"
+    return detection_of(mosaic, ratios, rate, method)
+
+
+def _judge_of(light: Mosaic, rate: float) -> DoubtDetector | None:
+    """Who judges what is doubtful in a frame, if anyone can."""
+    doubt = shipped_doubt()
+    return doubt if doubt.supports(light.cfa) and rate >= doubt.serving("least_rate") else None
+
+
+def _every_pixel(
+    light: Mosaic,
+    kind: str | None,
+    cautious: bool,
+    faint: bool,
+    seems: float,
+    net: UnetDetector,
+    dense: UnetDetector | None,
+    threads: int,
+) -> tuple[Float32, float, str]:
+    """What rules and nets say of every pixel: (H, W) log-likelihood ratios, the damage rate, and the method."""
     seen = features.Seen.of(light, kind, threads)
     first = net.ratios_of(seen, threads=threads)
     rate = rate_of(first, clear=-np.inf)
@@ -118,7 +149,7 @@ def detect(
             first = net.ratios_of(quiet, threads=threads)
             rate = rate_of(first, clear=-np.inf)
         del seen, quiet  # their arrays are as large as the answer
-        return _looked_again(mosaic, light, first, rate, dense or shipped_dense(), threads)
+        return _looked_again(light, first, rate, dense or shipped_dense(), threads)
     closer = looked_closer(light, first, rate, dense, threads, 1.0 if faint else MANY)
     rate = rate_of(seen.rules)
     for rules, alone in zip(blocks(seen.rules), blocks(first), strict=True):
@@ -128,19 +159,16 @@ def detect(
         # In clusters and lines bad pixels hide each other from the rules: there the net may decide, if it is very sure.
         alone -= np.float32(net.serving("alone"))
         np.maximum(both, alone, out=alone)
-    del seen  # its arrays are as large as the answer
-    method = "rules+unet"
-    if closer is not None:
-        if faint:
-            np.fmax(first, closer - np.float32(DIM_CAUTION), out=first)
-        else:
-            if cautious and np.isfinite(closer).all():
-                closer -= np.float32(net.serving("caution"))
-            np.copyto(first, closer, where=np.isfinite(closer))
-            rate = max(rate, rate_of(first, clear=-np.inf))
-        method = "rules+unet, second look at clusters"
-        del closer
-    return detection_of(mosaic, first, rate, method)
+    if closer is None:
+        return first, rate, "rules+unet"
+    if faint:
+        np.fmax(first, closer - np.float32(DIM_CAUTION), out=first)
+    else:
+        if cautious and np.isfinite(closer).all():
+            closer -= np.float32(net.serving("caution"))
+        np.copyto(first, closer, where=np.isfinite(closer))
+        rate = max(rate, rate_of(first, clear=-np.inf))
+    return first, rate, "rules+unet, second look at clusters"
 
 
 def _is_faint(light: Mosaic) -> bool:
@@ -182,8 +210,8 @@ def _starts(size: int) -> list[int]:
 
 
 def _looked_again(
-    mosaic: Mosaic, light: Mosaic, ratios: Float32, rate: float, dense: UnetDetector, threads: int
-) -> Detection:
+    light: Mosaic, ratios: Float32, rate: float, dense: UnetDetector, threads: int
+) -> tuple[Float32, float, str]:
     """A second look at dense damage and, where it is denser still, a third and a fourth: the mean of the last two."""
     looks: list[Float32] = []
     for number in LOOKS:
@@ -196,8 +224,8 @@ def _looked_again(
         ratios += looks[1]
         ratios /= np.float32(2)
     rate = rate_of(ratios, clear=-np.inf)
-    caution = np.float32(dense.serving("caution") * (1 - rate))
-    return detection_of(mosaic, ratios - caution, rate, f"unet, {last} look")
+    ratios -= np.float32(dense.serving("caution") * (1 - rate))
+    return ratios, rate, f"unet, {last} look"
 
 
 def _gaps(light: Mosaic) -> float:

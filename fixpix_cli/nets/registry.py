@@ -24,6 +24,7 @@ SHIPPED: dict[str, str] = {
     "unet": "unet.onnx",
     "unet-dense": "unet-dense.onnx",
     "unet-crowds": "unet-crowds.onnx",
+    "doubt": "doubt.onnx",
     "cnn": "cnn.onnx",
     "vit": "vit.onnx",
 }

@@ -4,8 +4,8 @@
 
 Relative damage, precision and recall at a probability of 0.5, native outliers ignored; large frames are measured
 on their central part; few-pixel rates with several seeds. One line per camera, rate and d. `used` is what fixpix does
-(`nets.detectors.detect`), `unets` the same without the spot detector; `--ship` writes the means and the worst cameras
-on the cards of the shipped nets.
+(`nets.detectors.detect`), `unjudged` the same without the last judgement by repair, `unets` without the spot detector;
+`--ship` writes the means and the worst cameras on the cards of the shipped nets.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ def main() -> None:
         "rules": classical.detect,
         "unet": net,
         "unets": lambda mosaic: detect(mosaic, net=net, spot=NoSpot(shipped_spot().session)),
+        "unjudged": lambda mosaic: detect(mosaic, net=net, judged=False),
         "used": lambda mosaic: detect(mosaic, net=net),
     }
     found: dict[tuple[float, float, str], list[list[float]]] = {}
@@ -90,7 +91,7 @@ def main() -> None:
             f"d {delta} rate {rate:7.2%}  {name:6} mean {row[0]:.3f} / {row[1]:.3f}  worst {row[2]:.3f} / {row[3]:.3f}"
         )
     if options.ship:
-        for name in ("spot", "unet", "unet-dense", "unet-crowds"):
+        for name in ("spot", "unet", "unet-dense", "unet-crowds", "doubt"):
             ship(name, rows)
 
 

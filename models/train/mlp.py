@@ -20,7 +20,7 @@ import itertools
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,18 +103,30 @@ class Plan:
         return f"mlp-{side}x{side}"
 
 
-def train(kept: Path, plan: Plan, settings: dict[str, Any], run: Path, device: str) -> tuple[Mlp, dict[str, Any]]:
-    """The loop: Huber loss in root mean square errors of the first estimate, likelihood of sigma, cosine schedule."""
+def checkpoint_of(plan: Plan, run: Path) -> Path:
+    """Where a training is kept."""
+    return run / f"{plan.name}-{plan.steps}.pt"
+
+
+def train(
+    kept: Path, plan: Plan, settings: dict[str, Any], run: Path, device: str, start: Path | None = None
+) -> tuple[Mlp, dict[str, Any]]:
+    """The loop, from nothing or from the weights of another run's checkpoint.
+
+    Huber loss in root mean square errors of the first estimate, likelihood of sigma, cosine schedule.
+    """
     loop = settings["loop"]
     batch, judge = (data_.stored_pool(kept, use, plan.radius) for use in ("train", "validate"))
     torch.manual_seed(settings["seed"])
     net = Mlp(plan.radius, list(plan.widths)).to(device)
+    if start is not None:
+        net.load_state_dict(torch.load(start, weights_only=True, map_location="cpu")["net"])
     optimiser = torch.optim.AdamW(net.parameters(), lr=loop["rate"], weight_decay=loop["decay"])
     repairing = [p for name, p in net.named_parameters() if not name.startswith("doubt")]
     order = np.random.default_rng(settings["seed"])
     mirrored = symmetries(plan.radius).to(device)
     step, spent = 0, 0.0
-    checkpoint = shipping.Checkpoint(run / f"{plan.name}-{plan.steps}.pt", settings | {"plan": str(plan)})
+    checkpoint = shipping.Checkpoint(checkpoint_of(plan, run), settings | {"plan": str(plan)})
     if state := checkpoint.read():
         net.load_state_dict(state["net"])
         optimiser.load_state_dict(state["optimiser"])
@@ -219,9 +231,11 @@ def card_of(plan: Plan, settings: dict[str, Any], facts: dict[str, Any], metrics
     )
 
 
-def made(kept: Path, plan: Plan, settings: dict[str, Any], options: Any) -> tuple[Any, dict[str, Any]]:
+def made(
+    kept: Path, plan: Plan, settings: dict[str, Any], options: Any, start: Path | None = None
+) -> tuple[Any, dict[str, Any]]:
     """Train and export: the model and the facts of its run."""
-    net, facts = train(kept, plan, settings, options.run, options.device)
+    net, facts = train(kept, plan, settings, options.run, options.device, start)
     model = export(net, plan.radius)
     example = data_.stored_pool(kept, "validate", plan.radius).features[:4096].astype(np.float32)
     facts["torch_onnxruntime_difference"] = shipping.agreement(net, model, {"window": torch.from_numpy(example)})
@@ -233,6 +247,13 @@ def of_winner(radius: int, settings: dict[str, Any]) -> tuple[Plan, dict[str, An
     more = settings["winner"]
     drawn = settings["data"] | {"radii": [radius], "draws": more["draws"], "seconds": more["seconds"]}
     return Plan.of(radius, settings["net"] | more), settings | {"data": drawn}
+
+
+def again_of(plan: Plan, settings: dict[str, Any]) -> tuple[Plan, dict[str, Any]]:
+    """The second half of that training, from the weights of the first one: its plan and settings."""
+    again = settings["winner"]["again"]
+    more = {"seed": again["seed"], "loop": settings["loop"] | {"rate": again["rate"]}}
+    return replace(plan, steps=again["steps"]), settings | more
 
 
 def main() -> None:
@@ -255,7 +276,12 @@ def main() -> None:
     print(json.dumps(scores, indent=1))
     winner = found[min(found, key=lambda name: scores[name]["all"])][1]
     plan, settings = of_winner(winner.radius, settings)
-    model, facts = made(pool(folder, settings, run), plan, settings, options)
+    kept = pool(folder, settings, run)
+    _, before = made(kept, plan, settings, options)
+    start = checkpoint_of(plan, run)
+    plan, settings = again_of(plan, settings)
+    model, facts = made(kept, plan, settings, options, start)
+    facts["before"] = before
     path = shipping.write(model, card_of(plan, settings, facts, {}, folder), run)
     rows = measure.measure({"mlp": MlpCorrector.open(path)}, folder)
     measure.print_table(rows)

@@ -25,7 +25,7 @@ from measure import cameras
 
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Area, Bool, Mosaic
-from fixpix_cli.nets import cards
+from fixpix_cli.nets import cards, registry
 from fixpix_cli.nets.correctors import MlpCorrector
 from fixpix_cli.nets.detectors import detect
 from fixpix_cli.nets.reconstructors import BlindVit, VitCorrector
@@ -120,6 +120,7 @@ def line(name: str, facts: dict, methods: dict[str, Corrector]) -> str:
 def summary(found: dict[str, dict], methods: dict[str, Corrector]) -> dict:
     """For the cards: excess error over the best baseline (mean, worst camera) and over the mlp (mean) by damage."""
     out: dict = {"baseline": "the best of " + ", ".join(BASELINES) + ", same pixels; below 1 is better", "damage": {}}
+    out["mlp"] = registry.read("mlp").sha256  # from whose estimates the net began here
     for name, facts in found.items():
         row = out["damage"][name] = {"rate": facts["rate"], "pattern": facts["pattern"]}
         for method in [m for m in methods if m not in BASELINES]:

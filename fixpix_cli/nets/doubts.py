@@ -1,0 +1,123 @@
+"""Floor 2. Doubtful pixels judged by their repair: a small net weighs their value against what would replace it.
+
+Detectors compare a pixel with its neighbours by rules and convolutions; the mlp corrector predicts it better than
+either can. Where a frame is densely damaged that decides many cases that the detectors leave open, and only those are
+asked about: a few percent of the pixels at 20 % damage, a fifth at 70 %. What is doubtful is repaired from what is good
+beyond doubt alone, so that no doubtful pixel speaks for itself or for another.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from ..cfa import Cfa
+from ..errors import ModelError
+from ..mosaic import Area, Array, Float32, Mosaic
+from ..normalise import doubts, windows
+from ..tiles import Tile, each, tiles
+from . import registry
+from .correctors import MlpCorrector, shipped_mlp
+from .sessions import Session
+
+#: Rows and columns of the parts in which a plane is repaired and judged, and of what is seen around them.
+TILE, HALO = 1024, 32
+
+
+@dataclass(frozen=True, eq=False)
+class DoubtDetector:
+    """A detector of what others are not sure of.
+
+    Parameters
+    ----------
+    session : Session
+    mlp : MlpCorrector
+        It makes the repairs.
+    """
+
+    session: Session
+    mlp: MlpCorrector
+
+    @classmethod
+    def open(cls, name: str | Path = "doubt", threads: int = 1) -> DoubtDetector:
+        """The shipped model by name (verified) or a user's own .onnx by path; repairs are the shipped mlp's.
+
+        Raises
+        ------
+        ModelError
+        """
+        inputs: dict[str, tuple[int | str, ...]] = {"features": ("n", doubts.LENGTH)}
+        session = registry.open_model(name, "detect", "doubt", {doubts.NORMALISATION: inputs}, threads)
+        for key in ("least_rate", "caution"):
+            if not session.card.number(key, session.source) > 0:
+                raise ModelError(f"{session.source}: the card's serving[{key!r}] is not above 0")
+        return cls(session, shipped_mlp())
+
+    def serving(self, key: str) -> float:
+        """A number of the card's serving section."""
+        return self.session.card.number(key, self.session.source)
+
+    def supports(self, cfa: Cfa) -> bool:
+        """Whether there are repairs for this pattern to judge by: mono and Bayer."""
+        return self.mlp.supports(cfa)
+
+    def judge(self, light: Mosaic, odds: Float32, rate: float, threads: int = 1) -> None:
+        """Judge the doubtful pixels of a plane anew, in place.
+
+        Parameters
+        ----------
+        light : Mosaic
+            Without masked borders, of a CFA that it supports.
+        odds : (H, W) float32 array
+            Log-odds of bad, the damage rate included; those of doubtful pixels are replaced.
+        rate : float
+            The damage rate.
+        threads : int
+            Parts that are worked on at the same time; the result does not depend on it.
+        """
+        before = odds.copy()
+
+        def part(tile: Tile) -> None:
+            around = Area(tile.outer[0].start, tile.outer[1].start, tile.outer[0].stop, tile.outer[1].stop)
+            seen = doubts.Doubts(light.cropped(around), np.ascontiguousarray(before[tile.outer]), rate)
+            pixels = seen.doubtful
+            rows, cols = np.divmod(pixels, seen.light.shape[1])
+            (r0, r1), (c0, c1) = ((s.start, s.stop) for s in tile.inner)
+            mine = (rows >= r0) & (rows < r1) & (cols >= c0) & (cols < c1)
+            rows, cols = rows[mine], cols[mine]
+            if len(rows):
+                odds[rows + around.top, cols + around.left] = self.told(seen, pixels[mine])
+
+        each(part, tiles(light.shape, TILE, HALO, math.lcm(*light.cfa.period, 2)), threads)
+
+    def told(self, seen: doubts.Doubts, pixels: Array) -> Float32:
+        """Log-odds of some doubtful pixels, (N,) float32, less the card's ``caution``, the more the less is bad.
+
+        Frames have outliers of their own that are no damage, and where damage is the rule they are the fewer.
+        """
+        caution = np.float32(self.serving("caution") * (1 - seen.rate))
+        return self.session.run(features=features_of(seen, pixels, self.mlp))["odds"] - caution
+
+
+def features_of(seen: doubts.Doubts, pixels: Array, mlp: MlpCorrector) -> Float32:
+    """The net's input for some doubtful pixels, (N, doubts.LENGTH)."""
+    width = seen.light.shape[1]
+    filled = windows.first(seen.light, seen.holes, mlp.radius)
+    doubtful, held = (mlp.refine(filled, *np.divmod(flat, width)) for flat in (pixels, seen.held))
+    return seen.encode(filled, pixels, doubtful, held)
+
+
+@cache
+def shipped_doubt() -> DoubtDetector:
+    """The shipped net for doubtful pixels, opened once per process.
+
+    Raises
+    ------
+    ModelError
+        It is missing or not what SHA256SUMS says.
+    """
+    return DoubtDetector.open("doubt")
