@@ -56,6 +56,8 @@ _NAT, _RATE = 1 << 8, 1 << 30
 #: A scene moves where weak suspects return less often than this, beyond chance; weak is a mean support below it; so
 #: few that return say nothing.
 _RETURNS, _WEAK, _FEW = 0.02, 4.0, 3
+#: Entries whose flags are made at a time.
+_CHUNK = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,8 +209,12 @@ class Tally:
         self, threshold: float = DEFAULT_THRESHOLD, max_false: float | None = None, precision: float | None = None
     ) -> DefectMap:
         """The flags that follow from this evidence."""
-        entries = self.entries[self.chosen(threshold, max_false, precision)]
-        return DefectMap.listed(self.shape, entries["pixel"].copy(), kinds.flags(entries, self.frames, self.pictures))
+        places = np.flatnonzero(self.chosen(threshold, max_false, precision))
+        flags = np.empty(len(places), np.int32)
+        for start in range(0, len(places), _CHUNK):  # a copy of all of them took as much memory as the tally itself
+            part = slice(start, start + _CHUNK)
+            flags[part] = kinds.flags(self.entries[places[part]], self.frames, self.pictures)
+        return DefectMap.listed(self.shape, self.entries["pixel"][places], flags)
 
 
 def above(

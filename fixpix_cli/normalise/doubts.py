@@ -53,6 +53,8 @@ DOUBT, CERTAIN = 3.0, 4.0
 _OUTLYING, _DENSE = 1.25, 0.1
 #: The most good and bad pixels that tell it, and the least bad ones on one side.
 _GOOD, _BAD, _FEWEST = 4096, 16_384, 32
+#: Pixels whose surroundings are looked at at a time.
+_CHUNK = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,14 +144,9 @@ class Doubts:
         out[:, 5], out[:, 6] = v / span, x / span
         out[:, 7] = np.log(self.rate / (1 - self.rate)) / 4
         out[:, 8] = self.light.cfa.is_mono
-        good = (self.odds <= -DOUBT) & np.isfinite(self.odds)
-        for column, radius in ((9, 2), (10, 4)):
-            around, inside = windows(good, None, rows, cols, radius)
-            out[:, column] = (around & inside).sum(axis=(1, 2)) / ((2 * radius + 1) ** 2 - 1)
-        touching, inside = windows(self.odds, None, rows, cols, 1)
-        bad = inside / (1 + np.exp(-np.clip(touching, -30, 30)))
-        bad[:, 1, 1] = 0
-        out[:, 11] = bad.sum(axis=(1, 2)) / 8
+        for start in range(0, len(pixels), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            self._surroundings(rows[part], cols[part], out[part, 9:12])
         usual, scale = self._usual(np.abs(z), held)
         out[:, 12] = np.where(known, usual, 0)
         out[:, 13], out[:, 14] = scale
@@ -157,6 +154,17 @@ class Doubts:
         out[:, 15] = np.where(known, close, 0)
         out[:, 16], out[:, 17] = damage
         return out
+
+    def _surroundings(self, rows: Array, cols: Array, out: Float32) -> None:
+        """The features `near`, `wide` and `beside` of some pixels, into (N, 3)."""
+        for column, radius in ((0, 2), (1, 4)):
+            odds, inside = windows(self.odds, None, rows, cols, radius)
+            good = inside & (odds <= -DOUBT) & np.isfinite(odds)
+            out[:, column] = good.sum(axis=(1, 2)) / ((2 * radius + 1) ** 2 - 1)
+        touching, inside = windows(self.odds, None, rows, cols, 1)
+        bad = inside / (1 + np.exp(-np.clip(touching, -30, 30)))
+        bad[:, 1, 1] = 0
+        out[:, 2] = bad.sum(axis=(1, 2)) / 8
 
     def _values(self, pixels: Array, answers: Answers) -> tuple[Array, Array, Array, Bool]:
         """Value and repair above black, sigma, and where there are any, each (N,); elsewhere value, value and 1."""
