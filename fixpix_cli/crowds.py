@@ -60,7 +60,7 @@ def crowds(
     """
     found = None
     for side, crowded, reach in _crowded(shape, suspects, below, rate, fewest):
-        wide = _spread(crowded, reach, np.logical_or)
+        wide = spread(crowded, reach, np.logical_or)
         whole = wide.repeat(side, axis=0).repeat(side, axis=1)[: shape[0], : shape[1]]
         found = whole if found is None else found | whole
     return found
@@ -86,12 +86,12 @@ def _crowded(
 ) -> Iterator[tuple[int, Bool, int]]:
     """Side of the blocks, which of them are the middle of a crowd, and how far around them it reaches."""
     for (side, chance, reach), least in zip(_SQUARES, fewest, strict=True):
-        count = _spread(_counted(shape, suspects, side), 1, np.add)
+        count = spread(_counted(shape, suspects, side), 1, np.add)
         crowded = count >= max(least, _beyond_chance(9 * side * side * rate, chance))
         if not crowded.any():
             continue
         places = np.nonzero(crowded)
-        dark = _spread(_counted(shape, suspects[below], side), 1, np.add)[places]
+        dark = spread(_counted(shape, suspects[below], side), 1, np.add)[places]
         crowded[places] = dark >= np.maximum(1, _DARK_SHARE * count[places])
         if crowded.any():
             yield side, crowded, reach
@@ -117,7 +117,7 @@ def _beyond_chance(mean: float, chance: float) -> int:
     return count
 
 
-def _spread(blocks: Array, reach: int, join: np.ufunc) -> Array:
+def spread(blocks: Array, reach: int, join: np.ufunc) -> Array:
     """Every block joined with those up to `reach` rows and columns away."""
     whole = blocks.copy()
     for step in range(1, reach + 1):

@@ -107,7 +107,7 @@ def in_tiles(corrector: Corrector, side: int, halo: int, threads: int = 1) -> Co
             if not mine.size:
                 return
             around = np.ascontiguousarray(inside[tile.outer])
-            area = Area(tile.outer[0].start, tile.outer[1].start, tile.outer[0].stop, tile.outer[1].stop)
+            area = tile.area
             r, c = places(around)
             r, c = r + area.top, c + area.left
             # Both lists go row by row, so that what is left of one without the halo is the other.

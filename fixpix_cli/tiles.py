@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from .mosaic import Array, Bool
+from .mosaic import Area, Array, Bool
 
 T = TypeVar("T")
 
@@ -51,6 +51,12 @@ class Tile:
     outer: tuple[slice, slice]
     inner: tuple[slice, slice]
     core: tuple[slice, slice]
+
+    @property
+    def area(self) -> Area:
+        """What is read, as a part of a mosaic."""
+        rows, cols = self.outer
+        return Area(rows.start, cols.start, rows.stop, cols.stop)
 
 
 def tiles(shape: tuple[int, int], size: int, halo: int, multiple: int = 1) -> Iterator[Tile]:

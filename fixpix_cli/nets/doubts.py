@@ -20,7 +20,7 @@ import numpy as np
 
 from ..cfa import Cfa
 from ..errors import ModelError
-from ..mosaic import Area, Array, Float32, Mosaic
+from ..mosaic import Array, Float32, Mosaic
 from ..normalise import doubts, windows
 from ..tiles import Tile, each, tiles
 from . import registry
@@ -85,7 +85,7 @@ class DoubtDetector:
         before = odds.copy()
 
         def part(tile: Tile) -> None:
-            around = Area(tile.outer[0].start, tile.outer[1].start, tile.outer[0].stop, tile.outer[1].stop)
+            around = tile.area
             seen = doubts.Doubts(light.cropped(around), np.ascontiguousarray(before[tile.outer]), rate)
             pixels = seen.doubtful
             rows, cols = np.divmod(pixels, seen.light.shape[1])

@@ -35,7 +35,10 @@ from itertools import product
 
 import numpy as np
 
+from ..classical import logit
+from ..crowds import spread
 from ..mosaic import Array, Bool, Float32, Mosaic
+from ..planes import extremes
 from ..tiles import windows
 from .filling import Filled
 from .near import Near
@@ -108,9 +111,9 @@ class Doubts:
             odds = self.odds[r::pr, c::pc]
             good = (odds <= -DOUBT) & np.isfinite(odds)
             x = self.light.samples[r::pr, c::pc].astype(np.float32) - self.light.black_at(np.array(r), np.array(c))
-            greatest, least = _greatest(x, good), -_greatest(-x, good)
+            least, greatest = extremes(_around(x, good))
             out[r::pr, c::pc] = good & ((x > _OUTLYING * greatest) | (x < least / _OUTLYING))
-        return out if self.rate >= _DENSE else out & _grown(self.odds > 0)
+        return out if self.rate >= _DENSE else out & spread(self.odds > 0, 1, np.logical_or)
 
     def encode(self, filled: Filled | Near, pixels: Array, doubtful: Answers, held: Answers) -> Float32:
         """The net's input for some doubtful pixels.
@@ -142,7 +145,7 @@ class Doubts:
         out[:, 3] = np.clip(apart / 2, -2, 2)
         out[:, 4] = np.where(known, np.log(s / (v + s)) / 4, 0)
         out[:, 5], out[:, 6] = v / span, x / span
-        out[:, 7] = np.log(self.rate / (1 - self.rate)) / 4
+        out[:, 7] = logit(self.rate) / 4
         out[:, 8] = self.light.cfa.is_mono
         for start in range(0, len(pixels), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -208,21 +211,8 @@ class Doubts:
         return close, found
 
 
-def _grown(mask: Bool) -> Bool:
-    """The pixels of a mask and those that touch them."""
-    height, width = mask.shape
-    wide = np.pad(mask, 1)
-    parts = [wide[r : r + height, c : c + width] for r, c in product(range(3), repeat=2)]
-    return np.logical_or.reduce(parts)
-
-
-def _greatest(x: Float32, good: Bool) -> Float32:
-    """(h, w) float32: the greatest good one of the 24 around each pixel; infinite where there is none."""
-    known = np.pad(np.where(good, x, -np.inf), 2, constant_values=-np.inf)
+def _around(x: Float32, good: Bool) -> list[Float32]:
+    """The 24 around each pixel, (h, w) views; NaN where they are not good."""
+    known = np.pad(np.where(good, x, np.float32(np.nan)), 2, constant_values=np.nan)
     height, width = x.shape
-    greatest = np.full(x.shape, -np.inf, np.float32)
-    for r, c in product(range(5), repeat=2):
-        if (r, c) != (2, 2):
-            np.maximum(greatest, known[r : r + height, c : c + width], out=greatest)
-    greatest[np.isneginf(greatest)] = np.inf
-    return greatest
+    return [known[r : r + height, c : c + width] for r, c in product(range(5), repeat=2) if (r, c) != (2, 2)]
