@@ -154,7 +154,10 @@ def _middle(mosaic: Mosaic, good: Bool | None, rows: Array, cols: Array, otherwi
 
 
 def _beside(mosaic: Mosaic, good: Bool | None, rows: Array, cols: Array) -> Array:
-    """(N,) float64: the second least excess among the direct neighbours, DN; 0 where there are fewer than three."""
+    """(N,) float64: the second least excess among the four direct neighbours, DN; 0 where there are fewer than three.
+
+    One that is missing counts as the least: of a 2 x 2 cluster at the frame's edge the second least of three was bad.
+    """
     near = np.stack([rows, cols], axis=1)[:, None, :] + _EDGES
     inside = ((near >= 0) & (near < mosaic.shape)).all(axis=2)
     near = np.where(inside[:, :, None], near, np.stack([rows, cols], axis=1)[:, None, :])
@@ -162,7 +165,7 @@ def _beside(mosaic: Mosaic, good: Bool | None, rows: Array, cols: Array) -> Arra
     sample = mosaic.samples[r, c].astype(np.float64)
     excess = (sample - _middle(mosaic, good, r, c, sample)).reshape(inside.shape)
     usable = inside if good is None else inside & good[near[..., 0], near[..., 1]]
-    second = np.sort(np.where(usable, excess, np.inf), axis=1)[:, 1]
+    second = np.sort(np.where(usable, excess, -np.inf), axis=1)[:, 1]
     return np.where(usable.sum(axis=1) >= 3, second, 0.0)
 
 

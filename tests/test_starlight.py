@@ -45,7 +45,7 @@ def suspects(bright, shape=(100, 100), frames=4):
             samples[place] += dn
         probability = np.zeros(shape, np.float32)
         for place, dn in bright.items():
-            probability[place] = 0.9 if dn > 300 else 0
+            probability[place] = 0.9 if abs(dn) > 300 else 0
         mosaic = Mosaic(np.rint(samples).astype(np.uint16), MONO, ((400.0,),), 16383.0)
         tally = Tally.of(mosaic, Detection.of(probability, 0.01))
         total = tally if total is None else total + tally
@@ -67,6 +67,29 @@ def test_clusters_of_bad_pixels_are_no_stars(height, width):
     rng = np.random.default_rng(height)
     cluster = {(10 + r, 12 + c): float(rng.uniform(600, 3000)) for r in range(height) for c in range(width)}
     assert not spared(suspects(cluster)).any()
+
+
+@pytest.mark.parametrize("row, col", [(0, 50), (98, 50), (50, 0), (50, 98), (0, 0), (98, 98)])
+def test_nor_are_those_at_the_edge(row, col):
+    cluster = {(row + r, col + c): 900.0 + 300 * r + 500 * c for r in range(2) for c in range(2)}
+    assert not spared(suspects(cluster)).any()
+
+
+def test_a_star_at_the_edge_is_one():
+    around = dict.fromkeys(((0, 14), (1, 15), (0, 16)), 250)
+    assert spared(suspects({(0, 15): 1000, **around})).all()
+
+
+def test_light_comes_from_the_brightest():
+    beside_texture = {(15, 15): 3000, (15, 16): 700, (14, 16): 100, (16, 16): 100}
+    assert not spared(suspects(beside_texture)).any()
+
+
+def test_a_dead_pixel_beside_a_star_is_no_part_of_it():
+    around = dict.fromkeys(((14, 15), (16, 15), (15, 14), (15, 16)), 250)
+    total = suspects({(15, 15): 1000, **around, (16, 16): -400})
+    assert total.entries["pixel"].tolist() == [1515, 1616]
+    assert spared(total).tolist() == [True, False]
 
 
 def test_darks_are_not_asked_for_stars():
