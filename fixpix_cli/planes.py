@@ -150,6 +150,43 @@ def extremes(views: Sequence[Float32]) -> tuple[Float32, Float32]:
     return low, high
 
 
+def ring(plane: Float32, inner: int, outer: int, join: np.ufunc, nothing: float) -> Float32:
+    """The least or the greatest of the pixels in a square ring around each pixel.
+
+    Parameters
+    ----------
+    plane : (h, w) float32 array
+    inner, outer : int
+        The ring's pixels are more than `inner` and at most `outer` rows or columns away.
+    join : np.minimum or np.maximum
+    nothing : float
+        What stands beyond the plane, and for what does not count: the greatest or the least number.
+
+    Returns
+    -------
+    (h, w) float32 array
+    """
+    height, width = plane.shape
+    padded = np.pad(plane, outer, constant_values=nothing)
+
+    def rows(array: Float32, first: int, last: int) -> Float32:
+        return _joined([array[outer + k : outer + k + height] for k in range(first, last + 1)], join)
+
+    def cols(array: Float32, first: int, last: int) -> Float32:
+        return _joined([array[:, outer + k : outer + k + width] for k in range(first, last + 1)], join)
+
+    wide, tall = cols(padded, -outer, outer), rows(padded, -inner, inner)
+    near, far = (inner + 1, outer), (-outer, -inner - 1)
+    return _joined([rows(wide, *near), rows(wide, *far), cols(tall, *near), cols(tall, *far)], join)
+
+
+def _joined(views: Sequence[Float32], join: np.ufunc) -> Float32:
+    whole = views[0].copy()
+    for view in views[1:]:
+        join(whole, view, out=whole)
+    return whole
+
+
 def ranked(views: Sequence[Float32], depth: int) -> tuple[Float32, Float32]:
     """The `depth`-th least and the `depth`-th greatest of some (h, w) views, pixel by pixel.
 

@@ -11,7 +11,8 @@ at most 6 %.
 In clusters of bad pixels neighbours are bright as well. So touching suspects
 are judged together: up to `LARGEST` of them are a star if at least half of them
 share their light in this way, the brightest among them. In a bad cluster of 3 x 2 it is a third, and more
-are more than the sharp peak that a detector takes from a star.
+are more than the sharp peak that a detector takes from a star. Dark ones are no light: where one touches them, all of
+the bright ones must share.
 """
 
 from __future__ import annotations
@@ -51,15 +52,17 @@ def of_stars(entries: Any, chosen: Bool, shape: tuple[int, int]) -> Bool:
     shared = chosen & _shared(entries)
     if not shared.any():
         return shared
-    index = np.flatnonzero(chosen & (entries["level"] > 0))  # a dead pixel beside a star is no part of it
+    index, bright = np.flatnonzero(chosen), (entries["level"] > 0)[chosen]
     rows, cols = np.divmod(entries["pixel"][index], shape[1])
     _, group, size = np.unique(components(rows, cols, shape[1]), return_inverse=True, return_counts=True)
-    sharing = np.bincount(group, shared[index])
-    stars, brightness = np.zeros(len(entries), bool), entries["level"] / np.maximum(entries["measured"], 1)
+    sharing, shining = (np.bincount(group, which) for which in (shared[index], bright))
+    level = (entries["level"] / np.maximum(entries["measured"], 1))[index]
     peaks = np.full(len(size), -np.inf)
-    np.maximum.at(peaks, group, brightness[index])
-    lit = np.bincount(group, shared[index] & (brightness[index] == peaks[group])) > 0
-    stars[index] = (lit & (size <= LARGEST) & (2 * sharing >= size))[group]
+    np.maximum.at(peaks, group, level)
+    lit = np.bincount(group, shared[index] & (level == peaks[group])) > 0
+    enough = np.where(shining < size, sharing == shining, 2 * sharing >= size)
+    stars = np.zeros(len(entries), bool)
+    stars[index] = (lit & enough & (size <= LARGEST))[group] & bright
     return stars
 
 

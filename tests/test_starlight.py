@@ -85,6 +85,13 @@ def test_light_comes_from_the_brightest():
     assert not spared(suspects(beside_texture)).any()
 
 
+def test_a_cluster_of_bright_and_dark_pixels_in_texture_is_no_star():
+    texture = dict.fromkeys(((14, 15), (13, 16), (14, 17), (15, 18), (17, 15), (16, 18)), 150)
+    cluster = {(15, 16): 900, (15, 17): -400, (16, 16): 700, (16, 17): 1500}
+    total = suspects({**texture, **cluster})
+    assert total.entries["pixel"].tolist() == [1516, 1517, 1616, 1617] and not spared(total).any()
+
+
 def test_a_dead_pixel_beside_a_star_is_no_part_of_it():
     around = dict.fromkeys(((14, 15), (16, 15), (15, 14), (15, 16)), 250)
     total = suspects({(15, 15): 1000, **around, (16, 16): -400})

@@ -100,10 +100,11 @@ class DoubtDetector:
     def told(self, seen: doubts.Doubts, pixels: Array) -> Float32:
         """Log-odds of some doubtful pixels, (N,) float32, less the card's ``caution``, the more the less is bad.
 
-        Frames have outliers of their own that are no damage, and where damage is the rule they are the fewer.
+        Frames have outliers of their own that are no damage, and where damage is the rule, or stands together, they are
+        the fewer.
         """
-        caution = np.float32(self.serving("caution") * (1 - seen.rate))
-        return self.session.run(features=features_of(seen, pixels, self.mlp))["odds"] - caution
+        caution = self.serving("caution") * (1 - seen.rate) ** 2 if seen.crowd < doubts.TOGETHER else 0.0
+        return self.session.run(features=features_of(seen, pixels, self.mlp))["odds"] - np.float32(caution)
 
 
 def features_of(seen: doubts.Doubts, pixels: Array, mlp: MlpCorrector) -> Float32:

@@ -103,9 +103,9 @@ class Plan:
         return f"mlp-{side}x{side}"
 
 
-def checkpoint_of(plan: Plan, run: Path) -> Path:
+def checkpoint_of(plan: Plan, settings: dict[str, Any], run: Path) -> Path:
     """Where a training is kept."""
-    return run / f"{plan.name}-{plan.steps}.pt"
+    return run / f"{plan.name}-{settings['seed']}-{plan.steps}.pt"
 
 
 def train(
@@ -113,20 +113,23 @@ def train(
 ) -> tuple[Mlp, dict[str, Any]]:
     """The loop, from nothing or from the weights of another run's checkpoint.
 
-    Huber loss in root mean square errors of the first estimate, likelihood of sigma, cosine schedule.
+    Huber loss in root mean square errors of the first estimate, likelihood of sigma, cosine schedule. With `teacher` in
+    the settings that share of the loss is against `taught`.
     """
     loop = settings["loop"]
     batch, judge = (data_.stored_pool(kept, use, plan.radius) for use in ("train", "validate"))
     torch.manual_seed(settings["seed"])
     net = Mlp(plan.radius, list(plan.widths)).to(device)
+    lesson, share = np.zeros(len(batch.target), np.float32), loop.get("teacher", 0.0)
     if start is not None:
         net.load_state_dict(torch.load(start, weights_only=True, map_location="cpu")["net"])
+        lesson = taught(net, plan, batch, kept / f"{start.stem}.npy", device) if share else lesson
     optimiser = torch.optim.AdamW(net.parameters(), lr=loop["rate"], weight_decay=loop["decay"])
     repairing = [p for name, p in net.named_parameters() if not name.startswith("doubt")]
     order = np.random.default_rng(settings["seed"])
     mirrored = symmetries(plan.radius).to(device)
     step, spent = 0, 0.0
-    checkpoint = shipping.Checkpoint(checkpoint_of(plan, run), settings | {"plan": str(plan)})
+    checkpoint = shipping.Checkpoint(checkpoint_of(plan, settings, run), settings | {"plan": str(plan)})
     if state := checkpoint.read():
         net.load_state_dict(state["net"])
         optimiser.load_state_dict(state["optimiser"])
@@ -138,11 +141,14 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = loop["rate"] * min(1, (step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * step / plan.steps))
         index = order.integers(len(batch.target), size=plan.batch)
-        x, *rest = (torch.from_numpy(a[index]).to(device) for a in _arrays(batch))
-        target, stored, scale = rest
+        x, *rest = (torch.from_numpy(a[index]).to(device) for a in (*_arrays(batch), lesson))
+        target, stored, scale, told = rest
         with torch.autocast(device, torch.bfloat16, enabled=step < loop["bfloat16"] * plan.steps):
             residual, sigma = net(x.float(), mirrored[int(order.integers(8))])
         loss = nn.functional.huber_loss(residual * scale, target * scale, delta=loop["knee"])
+        if share:
+            learnt = nn.functional.huber_loss(residual * scale, told * scale, delta=loop["knee"])
+            loss = (1 - share) * loss + share * learnt
         optimiser.zero_grad(set_to_none=True)
         (loss + _surprise(stored - residual.detach(), sigma)).backward()
         for part in (repairing, net.doubt.parameters()):
@@ -160,6 +166,24 @@ def train(
     facts = {"steps": step, "seconds": round(time.monotonic() - started), "device": device}
     facts |= {"samples": len(batch.target), "parameters": shipping.parameters(net), "widths": list(plan.widths)}
     return net, facts | {"sigma_factor": calibrate(net, judge)}
+
+
+def taught(net: Mlp, plan: Plan, batch: data_.Batch, path: Path, device: str) -> np.ndarray:
+    """What a net says on average of all eight images of every window, (N,) float32 residuals; kept in `path`.
+
+    On the validation cameras the excess error of that is 2 % less at 1 % damage and 5 % less at 70 % than that of one
+    answer, which takes an eighth of the time. And a lesson so made has no noise, unlike the truth.
+    """
+    if path.exists():
+        return np.asarray(np.load(path))
+    turns, told = symmetries(plan.radius).to(device), np.zeros(len(batch.target), np.float32)
+    with torch.no_grad():
+        for start in range(0, len(told), 8192):
+            part = slice(start, start + 8192)
+            x = torch.from_numpy(np.array(batch.features[part])).to(device).float()
+            told[part] = sum(net(x, turn)[0] for turn in turns).cpu().numpy() / len(turns)
+    np.save(path, told)
+    return told
 
 
 def _arrays(batch: data_.Batch) -> tuple[np.ndarray, ...]:
@@ -249,11 +273,10 @@ def of_winner(radius: int, settings: dict[str, Any]) -> tuple[Plan, dict[str, An
     return Plan.of(radius, settings["net"] | more), settings | {"data": drawn}
 
 
-def again_of(plan: Plan, settings: dict[str, Any]) -> tuple[Plan, dict[str, Any]]:
-    """The second half of that training, from the weights of the first one: its plan and settings."""
-    again = settings["winner"]["again"]
-    more = {"seed": again["seed"], "loop": settings["loop"] | {"rate": again["rate"]}}
-    return replace(plan, steps=again["steps"]), settings | more
+def again_of(plan: Plan, settings: dict[str, Any], again: dict[str, Any]) -> tuple[Plan, dict[str, Any]]:
+    """A further part of that training, from the weights of the one before: its plan and settings."""
+    loop = settings["loop"] | {key: again[key] for key in ("rate", "teacher") if key in again}
+    return replace(plan, steps=again["steps"]), settings | {"seed": again["seed"], "loop": loop}
 
 
 def main() -> None:
@@ -277,11 +300,14 @@ def main() -> None:
     winner = found[min(found, key=lambda name: scores[name]["all"])][1]
     plan, settings = of_winner(winner.radius, settings)
     kept = pool(folder, settings, run)
-    _, before = made(kept, plan, settings, options)
-    start = checkpoint_of(plan, run)
-    plan, settings = again_of(plan, settings)
-    model, facts = made(kept, plan, settings, options, start)
-    facts["before"] = before
+    model, facts = made(kept, plan, settings, options)
+    for again in settings["winner"]["again"]:
+        if "pool" in again:
+            kept = pool(folder, settings | {"seed": again["pool"]}, run)
+        before, start = facts, checkpoint_of(plan, settings, run)
+        plan, settings = again_of(plan, settings, again)
+        model, facts = made(kept, plan, settings, options, start)
+        facts["before"] = before
     path = shipping.write(model, card_of(plan, settings, facts, {}, folder), run)
     rows = measure.measure({"mlp": MlpCorrector.open(path)}, folder)
     measure.print_table(rows)

@@ -99,7 +99,7 @@ def test_only_doubtful_pixels_change():
     sure().judge(mosaic, after, 0.2)
     doubtful = np.abs(before) < doubts.DOUBT
     assert np.array_equal(after[~doubtful], before[~doubtful])
-    assert np.allclose(after[doubtful], 9.0 - 0.8 * sure().serving("caution"))
+    assert np.allclose(after[doubtful], 9.0 - 0.8**2 * sure().serving("caution"))
 
 
 @pytest.mark.parametrize("threads", [2, 5])
@@ -136,6 +136,45 @@ def test_what_outlies_the_good_is_doubtful():
         assert np.array_equal(holes, np.union1d(seen.doubtful, seen.held))
 
 
+@pytest.mark.parametrize("side", [2, 3, 4, 5])
+@pytest.mark.parametrize("factors", [(1.8, 2.2), (0.1, 0.4)], ids=["bright", "dark"])
+@pytest.mark.parametrize("cfa", [MONO, *BAYER], ids=lambda cfa: cfa.name)
+def test_a_cluster_that_hides_itself_is_doubtful(cfa, factors, side):
+    """All of its pixels are off to the same side, so that each has neighbours like itself, and none is a suspect."""
+    light, odds, cluster = wall(cfa, side, factors)
+    doubtful = doubts.Doubts(light, odds, 0.01).doubtful
+    assert np.isin(np.flatnonzero(cluster), doubtful).all() and len(doubtful) < (side + 4) ** 2
+    # Where damage is dense, and where bad pixels do not stand together elsewhere, touching ones are not sought.
+    assert len(doubts.Doubts(light, odds, 0.3).doubtful) < side * side or side == 2
+    assert not doubts.Doubts(light, np.where(odds > 0, np.float32(-8), odds), 0.01).doubtful.size
+
+
+def wall(cfa, side, factors):
+    """A noisy grey wall with two clusters: one of bad pixels that are known, one of which nothing is; their odds."""
+    rng = np.random.default_rng(side)
+    gains = np.ones((2, 2)) if cfa is MONO else np.array([[1.0, 0.7], [0.6, 0.8]])
+    samples = 600 * np.tile(gains, (40, 45)) + rng.normal(0, 5, (80, 90))
+    cluster, known = np.zeros((2, 80, 90), bool)
+    cluster[31 : 31 + side, 40 : 40 + side] = known[60:63, 10:13] = True
+    samples[cluster] *= rng.uniform(*factors, side * side)
+    samples[known] = 3000
+    light = Mosaic(np.rint(samples + 64).astype(np.uint16), cfa, ((64.0,),), 4095.0)
+    return light, np.where(known, np.float32(8), np.float32(-8)), cluster
+
+
+def test_features_tell_clusters_from_stars():
+    """Neighbours that are off, how little the least of them is, and whether bad pixels stand together."""
+    light, odds, cluster = wall(MONO, 2, (4.0, 5.0))
+    rows, cols = np.mgrid[:80, :90]
+    star = 600 * 5 * np.exp(-((rows - 20) ** 2 + (cols - 70) ** 2) / 4)
+    seen = doubts.Doubts(light.with_samples((light.samples + star).astype(np.uint16)), odds, 0.01)
+    found = dict(zip(seen.doubtful.tolist(), features_of(seen, seen.doubtful, shipped_mlp()), strict=True))
+    bad, core = found[np.flatnonzero(cluster)[0]], found[20 * 90 + 70]
+    assert bad[19] == pytest.approx(3 / 8) and core[19] == 1.0 and bad[20] == core[20] == 0
+    assert core[21] < 0.6 * bad[21]
+    assert bad[18] == core[18] > 0.5 and abs(doubts.Doubts(light, odds - 16, 0.01).crowd) < 0.01
+
+
 def test_features_say_how_far_off_a_pixel_is():
     _, mosaic, bad = damaged(BAYER[0], (200, 220))
     good = np.flatnonzero(~bad)[::97]
@@ -151,7 +190,7 @@ def test_features_say_how_far_off_a_pixel_is():
     assert off[:, 12].mean() < right[:, 12].mean() - 0.3  # hardly a good pixel of the frame is
     assert off[:, 15].mean() > right[:, 15].mean()  # bad ones are
     assert np.allclose(found[:, 0], 0.5 / 8) and not found[:, 8].any()
-    assert np.ptp(found[:, 13:15], axis=0).max() == 0 and np.ptp(found[:, 16:], axis=0).max() == 0  # of the frame
+    assert np.ptp(found[:, 13:15], axis=0).max() == 0 and np.ptp(found[:, 16:19], axis=0).max() == 0  # of the frame
 
 
 @pytest.mark.parametrize("odds", [-8.0, 0.0, 8.0])
