@@ -1,12 +1,13 @@
 """Floor 2. Detection by nets and rules: which of them looks at a frame.
 
-Up to a few percent of damage only the candidates of a frame are looked at, by the spot detector (`spots`). Beyond
-that, or where texture makes candidates of too many pixels, rules and a unet look at every pixel. They fail on
-different ones: the rules flag sharp texture, the net weak outliers that are the frame's own. So a pixel needs both: the
-mean of their log-likelihood ratios, but at most a little more than the lesser one. From some damage rate on the rules
-are lost, and another net looks a second time (up to a fourth), without the suspects of the look before; so does one
-where suspects crowd (`unets.looked_closer`). ``python models/train/detections.py`` shows them side by side. Darks,
-CFAs that the nets do not know, and frames with gaps are the rules' alone.
+Up to a few percent of damage only the candidates of a frame are looked at, by the spot detector (`spots`); of those
+that it is not sure of, a judge compares the value with its repair (`verdicts`). Beyond that, or where texture makes
+candidates of too many pixels, rules and a unet look at every pixel. They fail on different ones: the rules flag sharp
+texture, the net weak outliers that are the frame's own. So a pixel needs both: the mean of their log-likelihood ratios,
+but at most a little more than the lesser one. From some damage rate on the rules are lost, and another net looks a
+second time (up to a fourth), without the suspects of the look before; so does one where suspects crowd
+(`unets.looked_closer`). ``python models/train/detections.py`` shows them side by side. Darks, CFAs that the nets do not
+know, and frames with gaps are the rules' alone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ..tiles import blocks
 from .doubts import DoubtDetector, shipped_doubt
 from .spots import SpotDetector, shipped_spot, together
 from .unets import MANY, UnetDetector, looked_closer, shipped_dense, shipped_unet
+from .verdicts import shipped_verdict
 
 #: With more missing samples than this share the nets, which have never seen gaps, are not asked.
 GAPS = 0.02
@@ -104,11 +106,13 @@ def detect(
     faint = _is_faint(light)
     seems = 0.0 if faint else _seeming_rate(plain, statistics, net, dense)
     if spot.supports(mosaic.cfa) and not (thorough and known):
-        found = None if seems > DENSE else spot(plain, statistics, not cautious, not known, threads)
+        judge = shipped_verdict() if cautious and shipped_verdict().supports(mosaic.cfa) else None
+        found = None if seems > DENSE else spot(plain, statistics, not cautious, not known, threads, judge)
         if found is not None:
             caution = np.float32(spot.serving("caution") if cautious else 0.0)
             probability = probability_of(found.ratios - caution, found.rate)
-            method = "spot, crowds peeled" if found.peeled else "spot"
+            method = "spot+verdict" if judge else "spot"
+            method += ", crowds peeled" if found.peeled else ""
             listed = Detection(light.shape, found.rate, method, found.pixels, probability)
             return listed.shifted(mosaic.shape, mosaic.active.top, mosaic.active.left)
     if not net.supports(mosaic.cfa):

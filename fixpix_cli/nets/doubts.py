@@ -5,8 +5,8 @@ either can. Where a frame is densely damaged that decides many cases that the de
 asked about: a twentieth of the pixels at 20 % damage, a third at 70 %. What is doubtful is repaired from what is good
 beyond doubt alone, so that no doubtful pixel speaks for itself or for another.
 
-Up to 3.5 % of scattered damage (`spots`) nothing is judged so: on the validation cameras that cost as much precision as
-it gave recall. A second round gave nothing. At 70 % it is at a loss in two bright cameras of nine.
+Up to 3.5 % of scattered damage (`spots`) candidates have a judge of their own (`verdicts`): this one cost as much
+precision there as it gave recall. A second round gave nothing. At 70 % it is at a loss in two bright cameras of nine.
 """
 
 from __future__ import annotations

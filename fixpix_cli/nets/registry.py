@@ -21,6 +21,7 @@ from .sessions import Session, open_session
 SHIPPED: dict[str, str] = {
     "mlp": "mlp-9x9.onnx",
     "spot": "spot.onnx",
+    "verdict": "verdict.onnx",
     "unet": "unet.onnx",
     "unet-dense": "unet-dense.onnx",
     "unet-crowds": "unet-crowds.onnx",

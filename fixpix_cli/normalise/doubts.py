@@ -124,7 +124,7 @@ class Doubts:
         by_chance = 8 * count * count / bad.size
         return math.log((beside + 1) / (by_chance + 1)) / 4
 
-    @property
+    @cached_property
     def holes(self) -> Bool:
         """(H, W) bool: all that is not good beyond doubt, and what is held back."""
         holes = ~self._good
@@ -196,9 +196,6 @@ class Doubts:
         out[:, 5], out[:, 6] = v / span, x / span
         out[:, 7] = logit(self.rate) / 4
         out[:, 8] = self.light.cfa.is_mono
-        for start in range(0, len(pixels), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            self._surroundings(rows[part], cols[part], out[part, 9:12])
         usual, scale = self._usual(np.abs(z), held)
         out[:, 12] = np.where(known, usual, 0)
         out[:, 13], out[:, 14] = scale
@@ -209,6 +206,7 @@ class Doubts:
         out[:, 18] = self.crowd
         for start in range(0, len(pixels), _CHUNK):
             part = slice(start, start + _CHUNK)
+            self._surroundings(rows[part], cols[part], out[part, 9:12])
             out[part, 19:22] = _group(everywhere, rows[part], cols[part], np.sign(apart[part]))
         return out
 

@@ -91,7 +91,7 @@ def main() -> None:
             f"d {delta} rate {rate:7.2%}  {name:6} mean {row[0]:.3f} / {row[1]:.3f}  worst {row[2]:.3f} / {row[3]:.3f}"
         )
     if options.ship:
-        for name in ("spot", "unet", "unet-dense", "unet-crowds", "doubt"):
+        for name in ("spot", "verdict", "unet", "unet-dense", "unet-crowds", "doubt"):
             ship(name, rows)
 
 

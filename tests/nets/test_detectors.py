@@ -112,7 +112,7 @@ def no_spot():
 def test_the_rules_alone_where_the_nets_do_not_help():
     mosaic = frame(MONO, (64, 64))
     mosaic.samples[20, 20] = 9000
-    assert detect(mosaic).method == "spot"
+    assert detect(mosaic).method == "spot+verdict"
     assert detect(mosaic, spot=no_spot(), net=detector()).method == "rules+unet"
     assert detect(mosaic, "dark").method == "rules"
     assert detect(Mosaic(mosaic.samples, XTRANS, ((512.0,),), 16383.0)).method == "spot"
@@ -256,7 +256,7 @@ def test_rules_and_the_shipped_net_find_what_was_damaged(cfa):
     clean = scene(cfa, shape=(360, 480))
     damage = inject(clean, Injection(0.003, 0.7, seed=9))
     damaged = clean.with_samples(damage.samples)
-    for spot, method in ((None, "spot"), (no_spot(), "rules+unet")):
+    for spot, method in ((None, "spot+verdict"), (no_spot(), "rules+unet")):
         found = detect(damaged, spot=spot)
         assert found.method.startswith(method)
         ratios = score.detection(found.probability > 0.5, damage.dq != 0).ratios()
