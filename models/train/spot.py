@@ -29,6 +29,7 @@ from torch import nn
 from fixpix_cli.candidates import candidates
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.levels import Statistics
+from fixpix_cli.mosaic import Mosaic
 from fixpix_cli.normalise import spots
 from fixpix_cli.score import native_outliers
 
@@ -64,45 +65,55 @@ class Spot(nn.Module):
 
 def crops(folder: Path, settings: dict[str, Any], rng: np.random.Generator, use: str) -> Iterator[list[np.ndarray]]:
     """Damaged crops without end: pattern, features, truth, weight and prior of their candidates."""
+    for light, bad, ignored in damaged(folder, settings, rng, use):
+        seen = Statistics.of(light)
+        found = candidates(light, seen)
+        kept, weight = thinned(found[~ignored[found] | bad[found]], bad, settings["most"], rng)
+        factor, prior = importance(bad)
+        weight *= factor
+        for number, index, features in spots.encode(light, seen, kept):
+            mine = len(index)
+            yield [
+                np.full(mine, number, np.int8),
+                features.T.astype(np.float16),
+                bad[kept[index]],
+                weight[index].astype(np.float32),
+                np.full(mine, prior, np.float32),
+            ]
+        yield []
+
+
+def damaged(
+    folder: Path, settings: dict[str, Any], rng: np.random.Generator, use: str
+) -> Iterator[tuple[Mosaic, Any, Any]]:
+    """Damaged crops without end; which of their pixels, row by row, are bad, and which stood out before."""
     scenes = data_.Scenes(folder, use)
-    damage, side = settings["damage"], settings["side"]
+    damage, side, others = settings["damage"], settings["side"], settings.get("others", 0.0)
     shares = np.array([d[0] for d in damage])
     while True:
         if rng.random() < settings["made_share"]:
-            scene = data_.made(side, rng, settings["others"])
+            scene = data_.made(side, rng, others)
         else:
-            scene = scenes.draw(rng, side, settings["photo_share"], settings["others"])
+            scene = scenes.draw(rng, side, settings["photo_share"], others)
         clean = scene.mosaic
         # The noiseless samples of a camera's frame are not known: they are its own.
-        ignored = native_outliers(clean) if np.shares_memory(scene.clean, clean.samples) else None
+        real = np.shares_memory(scene.clean, clean.samples)
+        ignored = (native_outliers(clean) if real else np.zeros(clean.shape, bool)).reshape(-1)
         for _ in range(settings["times"]):
             _, kind, pattern, low, high = damage[int(rng.choice(len(damage), p=shares / shares.sum()))]
             rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
             spec = Injection(rate, float(rng.uniform(*settings["delta"])), kind, pattern, seed=int(rng.integers(2**31)))
             hurt = inject(clean, spec, exposure=float(np.exp(rng.uniform(-3, 3))))
             bad = (hurt.dq != 0).reshape(-1)
-            share = np.count_nonzero(bad) / bad.size
-            if not 0 < share < 0.5:
-                continue
-            light = clean.with_samples(hurt.samples)
-            seen = Statistics.of(light)
-            found = candidates(light, seen)
-            if ignored is not None:
-                found = found[~ignored.reshape(-1)[found] | bad[found]]
-            kept, weight = thinned(found, bad, settings["most"], rng)
-            entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
-            weight /= (entropy + 0.0005) * bad.size
-            prior = math.log(share / (1 - share))
-            for number, index, features in spots.encode(light, seen, kept):
-                mine = len(index)
-                yield [
-                    np.full(mine, number, np.int8),
-                    features.T.astype(np.float16),
-                    bad[kept[index]],
-                    weight[index].astype(np.float32),
-                    np.full(mine, prior, np.float32),
-                ]
-            yield []
+            if 0 < np.count_nonzero(bad) < 0.5 * bad.size:
+                yield clean.with_samples(hurt.samples), bad, ignored
+
+
+def importance(bad: Any) -> tuple[float, float]:
+    """What a pixel of a crop counts, by the entropy of the crop's damage rate, and the logit of that rate."""
+    share = np.count_nonzero(bad) / bad.size
+    entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
+    return 1 / ((entropy + 0.0005) * bad.size), math.log(share / (1 - share))
 
 
 def thinned(found: Any, bad: Any, most: int, rng: np.random.Generator) -> tuple[Any, Any]:

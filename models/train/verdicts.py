@@ -12,12 +12,10 @@ First a pool is drawn and kept, then the net learns from it (`judges`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import data as data_
 import judges
 import numpy as np
 import shipping
@@ -26,17 +24,16 @@ import torch
 
 from fixpix_cli.candidates import candidates
 from fixpix_cli.classical import ratios_at
-from fixpix_cli.inject import Injection, inject
 from fixpix_cli.levels import Statistics
 from fixpix_cli.nets.correctors import shipped_mlp
 from fixpix_cli.nets.spots import shipped_spot
 from fixpix_cli.nets.verdicts import repairs
 from fixpix_cli.normalise import verdicts
-from fixpix_cli.score import native_outliers
 
 CODE = (
     "models/train/verdicts.py",
     "models/train/judges.py",
+    "models/train/spot.py",
     "models/train/data.py",
     "fixpix_cli/candidates.py",
     "fixpix_cli/normalise/verdicts.py",
@@ -48,45 +45,22 @@ CODE = (
 
 def crops(folder: Path, settings: dict[str, Any], rng: np.random.Generator, use: str) -> Iterator[judges.Crop]:
     """Damaged crops without end: features, truth, weight and prior of their doubtful candidates."""
-    scenes, net, mlp = data_.Scenes(folder, use), shipped_spot(), shipped_mlp()
-    damage, side = settings["damage"], settings["side"]
-    shares = np.array([d[0] for d in damage])
-    while True:
-        if rng.random() < settings["made_share"]:
-            scene = data_.made(side, rng)
-        else:
-            scene = scenes.draw(rng, side, settings["photo_share"])
-        clean = scene.mosaic
-        # The noiseless samples of a camera's frame are not known: they are its own.
-        ignored = native_outliers(clean) if np.shares_memory(scene.clean, clean.samples) else None
-        for _ in range(settings["times"]):
-            _, kind, pattern, low, high = damage[int(rng.choice(len(damage), p=shares / shares.sum()))]
-            rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-            spec = Injection(rate, float(rng.uniform(*settings["delta"])), kind, pattern, seed=int(rng.integers(2**31)))
-            hurt = inject(clean, spec, exposure=float(np.exp(rng.uniform(-3, 3))))
-            bad = (hurt.dq != 0).reshape(-1)
-            share = np.count_nonzero(bad) / bad.size
-            if not 0 < share < 0.5:
-                continue
-            light = clean.with_samples(hurt.samples)
-            seen = Statistics.of(light)
-            pixels = candidates(light, seen)
-            if len(pixels) > settings["most_share"] * bad.size:
-                continue
-            asked = verdicts.Verdicts(light, seen, pixels, net.told(light, seen, pixels, 1))
-            mine = asked.doubtful
-            if not len(mine):
-                continue
-            rules = ratios_at(light, seen, mine, "extreme")
-            features = asked.encode(rules, *repairs(asked, mlp))
-            kept = np.arange(len(mine))
-            if ignored is not None:
-                kept = kept[~ignored.reshape(-1)[mine] | bad[mine]]
-            kept, weight = spot.thinned(kept, bad[mine], settings["most"], rng)
-            entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
-            weight = weight / ((entropy + 0.0005) * bad.size)
-            prior = np.full(len(kept), math.log(share / (1 - share)), np.float32)
-            yield features[kept], bad[mine[kept]], weight.astype(np.float32), prior
+    net, mlp = shipped_spot(), shipped_mlp()
+    for light, bad, ignored in spot.damaged(folder, settings, rng, use):
+        seen = Statistics.of(light)
+        pixels = candidates(light, seen)
+        if len(pixels) > settings["most_share"] * bad.size:
+            continue
+        asked = verdicts.Verdicts(light, seen, pixels, net.told(light, seen, pixels, 1))
+        mine = asked.doubtful
+        if not len(mine):
+            continue
+        features = asked.encode(ratios_at(light, seen, mine, "extreme"), *repairs(asked, mlp))
+        kept = np.flatnonzero(~ignored[mine] | bad[mine])
+        kept, weight = spot.thinned(kept, bad[mine], settings["most"], rng)
+        factor, prior = spot.importance(bad)
+        weights = (weight * factor).astype(np.float32)
+        yield features[kept], bad[mine[kept]], weights, np.full(len(kept), prior, np.float32)
 
 
 def shipped(net: judges.Judge, settings: dict[str, Any], facts: dict[str, Any], folder: Path) -> Any:
