@@ -22,7 +22,7 @@ from ..classical import STARLESS, detection_of, logit, probability_of, rate_of
 from ..detection import Detection
 from ..levels import Statistics, comparable
 from ..mosaic import Area, Float32, Mosaic
-from ..normalise import features, second
+from ..normalise import features
 from ..tiles import blocks
 from .doubts import DoubtDetector, shipped_doubt
 from .spots import SpotDetector, shipped_spot, together
@@ -201,7 +201,7 @@ def _seeming_rate(light: Mosaic, seen: Statistics, net: UnetDetector, dense: Une
     if not HINTED < rate <= DENSE:
         return rate
     dense = dense or shipped_dense()
-    return max(rate, _rate_of(dense.ratios_of(second.Second.of(part, ratios, rate)) for part, ratios in parts))
+    return max(rate, _rate_of(dense.looked_again(part, ratios, rate) for part, ratios in parts))
 
 
 def _rate_of(ratios: Iterable[Float32]) -> float:
@@ -216,17 +216,17 @@ def _starts(size: int) -> list[int]:
 def _looked_again(
     light: Mosaic, ratios: Float32, rate: float, dense: UnetDetector, threads: int
 ) -> tuple[Float32, float, str]:
-    """A second look at dense damage and, where it is denser still, a third and a fourth: the mean of the last two."""
-    looks: list[Float32] = []
+    """A second look at dense damage and, where it is denser still, a third and a fourth: the mean of all of them."""
+    total, looks = np.zeros_like(ratios), 0
     for number in LOOKS:
         if looks and rate < dense.serving(f"{number}_rate"):
             break
-        ratios = dense.ratios_of(second.Second.of(light, ratios, rate), threads=threads)
-        looks, rate, last = [*looks[-1:], ratios], rate_of(ratios, clear=-np.inf), number
-    ratios = looks[0]
-    if len(looks) > 1:
-        ratios += looks[1]
-        ratios /= np.float32(2)
+        ratios = dense.looked_again(light, ratios, rate, threads=threads)
+        rate, last = rate_of(ratios, clear=-np.inf), number
+        total += ratios
+        looks += 1
+    ratios = total
+    ratios /= np.float32(looks)
     rate = rate_of(ratios, clear=-np.inf)
     ratios -= np.float32(dense.serving("caution") * (1 - rate))
     return ratios, rate, f"unet, {last} look"

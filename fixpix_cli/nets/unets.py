@@ -52,6 +52,7 @@ class UnetDetector:
         ModelError
         """
         looks = {look.NORMALISATION: look.CHANNELS for look in (features, second)}
+        looks[second.PLAIN] = second.PLAIN_CHANNELS
         inputs: dict[str, dict[str, tuple[int | str, ...]]] = {
             contract: {"features": ("n", channels, "h", "w"), "mono": ("n", 1, 1, 1)}
             for contract, channels in looks.items()
@@ -80,6 +81,13 @@ class UnetDetector:
     def serving(self, key: str) -> float:
         """A number of the card's serving section."""
         return self.session.card.number(key, self.session.source)
+
+    def looked_again(
+        self, light: Mosaic, first: Float32, rate: float, wanted: Bool | None = None, threads: int = 1
+    ) -> Float32:
+        """What this net says of a plane that was looked at before; see `Second.of` and `ratios_of`."""
+        contract = self.session.card.normalisation
+        return self.ratios_of(second.Second.of(light, first, rate, contract), wanted, threads)
 
     def ratios(self, mosaic: Mosaic) -> Float32:
         """Log-likelihood ratios of bad against good of the active pixels; -inf where the sample is NaN.
@@ -194,7 +202,7 @@ def looked_closer(
             return out
         if np.count_nonzero(crowded) > many * crowded.size:  # there are more than those that stand so close
             crowded[...] = True
-        looked = (net or shipped_crowds()).ratios_of(second.Second.of(light, ratios, rate), crowded, threads)
+        looked = (net or shipped_crowds()).looked_again(light, ratios, rate, crowded, threads)
         before = looked if out is None else np.where(np.isfinite(out), out, looked)
         out = np.where(crowded, (looked + before) / 2, np.float32(np.nan))
         ratios = np.where(crowded, looked, ratios)

@@ -27,8 +27,9 @@ v and s the repair and its sigma, x and v above black::
 What comes after `beside` and before `same` says what is usual in this frame, so that neither a sigma that does not fit
 a camera nor damage of another kind can mislead. Some pixels that are good beyond doubt are held back for that and
 repaired, too; of bad ones the first estimate stands for the repair. Where nothing bad is nearer than a factor of 1.7, a
-doubtful pixel that is off by 1.2 is texture. The last three tell a bad cluster from a star and its skirts, for which
-too the first estimates stand, of all that is not good beyond doubt.
+doubtful pixel that is off by 1.2 is texture. `same`, `other` and `least` tell a bad cluster from a star and its skirts,
+for which too the first estimates stand, of all that is not good beyond doubt. `modes` trust no detector: where it took
+a bright scene's good pixels for the bad ones, repairs by its odds said the same.
 
 A cluster of which all pixels are bright, or all dark, looks like a highlight or its shadow to the detectors, and each
 of its pixels has neighbours like itself. So where bad pixels stand together, what stands out of all that is good around
@@ -50,6 +51,7 @@ from ..crowds import spread
 from ..mosaic import Array, Bool, Float32, Mosaic
 from ..planes import ring as ring_of
 from ..tiles import windows
+from . import modes
 from .filling import Filled
 from .near import Near
 
@@ -57,8 +59,8 @@ from .near import Near
 Answers = tuple[Array, Array]
 
 #: Name and version of this input contract.
-NORMALISATION = "doubts-2"
-LENGTH = 22
+NORMALISATION = "doubts-3"
+LENGTH = 22 + modes.FEATURES
 #: Log-odds beyond which nothing is doubtful, and those beyond which a pixel tells what is usual.
 DOUBT, CERTAIN = 3.0, 4.0
 #: How many times as great as the greatest of the others, or as small as the least, what outlies them is,
@@ -204,6 +206,8 @@ class Doubts:
         out[:, 15] = np.where(known, close, 0)
         out[:, 16], out[:, 17] = damage
         out[:, 18] = self.crowd
+        for column, feature in enumerate(modes.of_plane(self.light), 22):
+            out[:, column] = feature[rows, cols]
         for start in range(0, len(pixels), _CHUNK):
             part = slice(start, start + _CHUNK)
             self._surroundings(rows[part], cols[part], out[part, 9:12])

@@ -141,12 +141,15 @@ class Part:
     ----------
     samples : (h + 2 margin, w + 2 margin) float32 array, DN above the floor; no NaN
     floor, middle : (h, w) float32 arrays, DN
+    floor_around : (h + 2 margin, w + 2 margin) float32 array, DN
+        The floor with the margin.
     outer, inner : indices into the frame, with the margin and without
     """
 
     samples: Float32
     floor: Float32
     middle: Float32
+    floor_around: Float32
     outer: Any
     inner: Any
 
@@ -164,12 +167,13 @@ class Part:
         if np.isnan(samples).any():
             samples = np.where(np.isnan(samples), np.float32(np.median(list(seen.middle.values()))), samples)
         inner = [i[margin:-margin] for i in index]
-        tiled = np.ix_(inner[0] % pr, inner[1] % pc)
+        tiled = np.ix_(index[0] % pr, index[1] % pc)
         floor, middle = (
             np.array([[table[r, c] for c in range(pc)] for r in range(pr)], np.float32)[tiled]
             for table in (seen.floor, seen.middle)
         )
-        return cls(samples, floor, middle, np.ix_(*index), np.ix_(*inner))
+        core = (slice(margin, -margin), slice(margin, -margin))
+        return cls(samples, floor[core], middle[core], floor, np.ix_(*index), np.ix_(*inner))
 
 
 def _four(out: Float32, p: Float32, seen: Levels, position: Offset) -> None:

@@ -1,4 +1,4 @@
-"""What the detector sees of a densely damaged plane at a second look: nine features of every pixel.
+"""What the detector sees of a densely damaged plane at a second look: nine or fifteen features of every pixel.
 
 A first look (`features`) leaves suspects. Without them, level, noise and neighbours mean something again, where at
 40 % damage every one of eight neighbours' extremes is bad. Per pixel p, from the trusted pixels of its own tile
@@ -15,17 +15,19 @@ position within one step (8) and within two (24)::
     alikes   the same to the fourth most alike of the 24, trusted or not
 
 in DN above the floor, level and sigma taken from the trusted pixels alone. What has no trusted neighbour is 0.
-Phases, packing and edges are those of `features`.
+Phases, packing and edges are those of `features`. The net of dense damage sees those of `modes`, too.
 
-Why the last two: where the scene is brighter than half of white, damage at d = 0.7 is dark alone, and at 70 % the
-majority. Nets without them took it for the scene and the good pixels for the damage, whole regions at once (of the
+Why `alike` and `alikes`: where the scene is brighter than half of white, damage at d = 0.7 is dark alone, and at 70 %
+the majority. Nets without them took it for the scene and the good pixels for the damage, whole regions at once (of the
 brightest third of a test frame they found 56 %, 57 % of what they flagged was bad). Good pixels are fewer there but
-alike, and nothing that is measured against the trusted ones says so.
+alike, and nothing that is measured against the trusted ones says so. They did not do where the surroundings are dark:
+see `modes`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -33,12 +35,15 @@ import numpy as np
 from ..classical import trusted_of
 from ..levels import Levels, levels
 from ..mosaic import Bool, Float32, Mosaic
+from . import modes
 from .features import CHUNK, Part, half_sigma, level_feature, pack, phase_of, ratio_feature, step_of
 
 #: Name and version of this input contract.
-NORMALISATION = "second-2"
-FEATURES = 9
+NORMALISATION = "second-3"
+FEATURES = 9 + modes.FEATURES
 CHANNELS = 4 * FEATURES
+#: The contract without `modes`.
+PLAIN, PLAIN_CHANNELS = "second-2", 4 * 9
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,28 +59,38 @@ class Second:
     trusted : (H, W) bool array
     phase : (int, int)
         As in `features.Seen`.
+    contract : str
+        NORMALISATION or PLAIN.
     """
 
     levels: Levels
     first: Float32
     trusted: Bool
     phase: tuple[int, int]
+    contract: str = NORMALISATION
 
     @classmethod
-    def of(cls, light: Mosaic, first: Float32, rate: float) -> Second:
+    def of(cls, light: Mosaic, first: Float32, rate: float, contract: str = NORMALISATION) -> Second:
         """From the ratios of the first look and the damage rate that they have as the prior."""
         trusted = trusted_of(first, rate)
-        return cls(levels(light, ~trusted), first, trusted, phase_of(light.cfa))
+        return cls(levels(light, ~trusted), first, trusted, phase_of(light.cfa), contract)
+
+    @cached_property
+    def scale(self) -> float:
+        """What `modes` compares values by, DN."""
+        floors = self.levels.floor.values()
+        return modes.scale_of(self.levels.samples) + sum(floors) / len(floors) / 32
 
     def features(self, rows: tuple[int, int], cols: tuple[int, int]) -> Float32:
         """The packed features of a rectangle; see `features.Seen.features`.
 
         Returns
         -------
-        (CHANNELS, h, w) float32 array
+        (channels of the contract, h, w) float32 array
         """
         (top, bottom), width = rows, cols[1] - cols[0]
-        out = np.empty((CHANNELS, (bottom - top) // 2, width // 2), np.float32)
+        channels = PLAIN_CHANNELS if self.contract == PLAIN else CHANNELS
+        out = np.empty((channels, (bottom - top) // 2, width // 2), np.float32)
         tall = max(2, CHUNK // width // 2 * 2)
         for row in range(top, bottom, tall):
             end = min(row + tall, bottom)
@@ -86,6 +101,10 @@ class Second:
         """A few rows of the same: their arrays stay in the processor's cache."""
         step = step_of(self.levels.cfa)
         part = Part.of(self.levels, self.phase, rows, cols, 2 * step)
+        agreed = []
+        if self.contract != PLAIN:
+            wide = Part.of(self.levels, self.phase, rows, cols, 2 * modes.REACH * step)
+            agreed = modes.modes(wide.samples + wide.floor_around, self.scale, step)
         ok = self.trusted[part.outer]
         near, far, count, greatest, least = _around(part.samples, ok, step)
         x = part.samples[2 * step : -2 * step, 2 * step : -2 * step]
@@ -100,6 +119,7 @@ class Second:
             ratio_feature(self.first[part.inner]),
             count / np.float32(24),
             *_alike(part.samples, x, part.middle, step),
+            *agreed,
         )
 
 

@@ -58,6 +58,8 @@ def crops(folder: Path, settings: dict[str, Any], rng: np.random.Generator, use:
             clean = scene.mosaic
             if rng.random() < settings["bright_share"]:
                 clean = unet.brightened(clean, rng)
+            if rng.random() < settings["shade_share"]:
+                clean = unet.shaded(clean, rng)
         spec = Injection(rate, float(rng.uniform(*settings["delta"])), kind, pattern, seed=int(rng.integers(2**31)))
         hurt = inject(clean, spec, exposure=float(np.exp(rng.uniform(-3, 3))))
         light = clean.with_samples(hurt.samples)

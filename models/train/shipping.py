@@ -36,7 +36,7 @@ def options(description: str, settings: str) -> argparse.Namespace:
     parser.add_argument("--run", type=Path, default=None, help="folder of the pool, the log and the checkpoint")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--start", type=Path, help="checkpoint of another run whose weights a new run begins with")
+    parser.add_argument("--start", type=Path, help="checkpoint of a run, or a unet's model, to begin with")
     parser.add_argument("--table", action="store_true", help="only measure the exported models and print the table")
     found = parser.parse_args()
     if found.data is None:
@@ -69,6 +69,17 @@ class Checkpoint:
         part = self.path.with_suffix(".part")
         torch.save(state | {"recipe": self.recipe}, part)
         os.replace(part, self.path)
+
+
+def weights_of(start: Path) -> tuple[dict[str, torch.Tensor], int]:
+    """The weights of another net and how many steps made them: of a run's checkpoint or a unet's model."""
+    if start.suffix != ".onnx":
+        kept = torch.load(start, weights_only=True, map_location="cpu")
+        return kept["net"], kept["step"]
+    model = onnx.load(start)
+    (told,) = (json.loads(p.value)["training"] for p in model.metadata_props if p.key == cards.KEY)
+    weights = {w.name: torch.from_numpy(onnx.numpy_helper.to_array(w).copy()) for w in model.graph.initializer}
+    return weights, told["steps"] + told.get("steps_before", 0)
 
 
 def export(

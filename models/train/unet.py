@@ -40,6 +40,7 @@ CODE = (
     "models/train/data.py",
     "fixpix_cli/normalise/features.py",
     "fixpix_cli/normalise/second.py",
+    "fixpix_cli/normalise/modes.py",
     "fixpix_cli/classical.py",
     "fixpix_cli/noise.py",
     "fixpix_cli/inject.py",
@@ -143,19 +144,35 @@ class Crops(torch.utils.data.IterableDataset):
             ratios = first.ratios_of(features.Seen.of(damaged).quieter(most))
         seen = second.Second.of(damaged, ratios, rate_of(ratios, clear=-np.inf))
         if again and rng.random() < self.settings["again_share"]:
-            ratios = again.ratios_of(seen)
+            ratios = again.looked_again(damaged, ratios, rate_of(ratios, clear=-np.inf))
             seen = second.Second.of(damaged, ratios, rate_of(ratios, clear=-np.inf))
         return seen
 
 
 def brightened(scene: data_.Mosaic, rng: np.random.Generator) -> data_.Mosaic:
-    """A frame that saturates at a level that 0.1 to 40 % of its pixels reach: little damage can be brighter there."""
-    share = float(np.exp(rng.uniform(np.log(0.001), np.log(0.4))))
-    white = float(np.quantile(scene.samples, 1 - share))
-    span = white - float(np.mean(scene.black))
-    if span < 0.02 * (scene.white - float(np.mean(scene.black))):
+    """A frame with another white level: little damage can be brighter than what is bright there.
+
+    At 60 to 100 % of it lies what 0.1 to 70 % of the pixels reach; what is brighter than white is cut off.
+    """
+    share = float(np.exp(rng.uniform(np.log(0.001), np.log(0.7))))
+    black = float(np.mean(scene.black))
+    white = black + (float(np.quantile(scene.samples, 1 - share)) - black) / rng.uniform(0.6, 1)
+    if not 0.02 * (scene.white - black) < white - black < scene.white - black:
         return scene
+    white = float(np.floor(white))
     return replace(scene, samples=np.minimum(scene.samples, np.asarray(white, scene.samples.dtype)), white=white)
+
+
+def shaded(scene: data_.Mosaic, rng: np.random.Generator) -> data_.Mosaic:
+    """A frame of which all but a rectangle lies in shade, 3 to 30 times as dark: a window, a card, a lamp."""
+    (top, bottom), (left, right) = (np.sort(rng.integers(0, n, 2)) + np.array([-1, 1]) * (n // 16) for n in scene.shape)
+    factor = np.full(scene.shape, np.exp(-rng.uniform(np.log(3), np.log(30))))
+    factor[max(top, 0) : bottom, max(left, 0) : right] = 1
+    black = scene.black_at(np.arange(scene.shape[0])[:, None], np.arange(scene.shape[1]))
+    samples = black + (scene.samples - black) * factor
+    if scene.is_integer:
+        samples = np.rint(samples)
+    return replace(scene, samples=samples.astype(scene.samples.dtype))
 
 
 def crop(seen: features.Seen | second.Second, bad: Any, ignored: Any, share: float, mono: bool) -> tuple[Any, ...]:
@@ -181,9 +198,8 @@ def train(
     optimiser = torch.optim.AdamW(net.parameters(), lr=loop["rate"], weight_decay=loop["decay"])
     step, spent, before = 0, 0.0, 0
     if start is not None:
-        first = torch.load(start, weights_only=True, map_location="cpu")
-        net.load_state_dict(widened(first["net"], net))
-        before = first["step"]
+        weights, before = shipping.weights_of(start)
+        net.load_state_dict(widened(weights, net))
     checkpoint = shipping.Checkpoint(run / "checkpoint.pt", settings)
     if kept := checkpoint.read():
         net.load_state_dict(kept["net"])

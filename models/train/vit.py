@@ -306,9 +306,8 @@ def train(
     order = torch.Generator().manual_seed(recipe["seed"])
     step, spent, before = 0, 0.0, 0
     if start is not None:
-        other = torch.load(start, weights_only=True, map_location="cpu")
-        net.load_state_dict(other["net"])
-        before = other["step"]
+        weights, before = shipping.weights_of(start)
+        net.load_state_dict(weights)
     checkpoint = shipping.Checkpoint(run / f"{name}.pt", settings | {"seed": recipe["seed"]})
     if stored := checkpoint.read():
         net.load_state_dict(stored["net"])

@@ -158,6 +158,21 @@ def test_a_scene_brighter_than_half_of_white_is_not_taken_for_the_damage():
     assert ratios["recall"] > 0.9 and ratios["precision"] > 0.9
 
 
+@pytest.mark.parametrize("cfa", [MONO, BAYER[0]], ids=lambda cfa: cfa.name)
+def test_a_white_card_in_a_dark_room_is_not_taken_for_the_damage(cfa):
+    """Around it the bright pixels are the bad ones, on it the dark ones; nets that trusted lost nearly all of it."""
+    rng = np.random.default_rng(6)
+    samples = rng.normal(1200, 25, (320, 320))
+    card = np.s_[96:224, 96:224]
+    samples[card] = rng.normal(11500, 60, (128, 128))
+    clean = Mosaic(np.round(samples).astype(np.uint16), cfa, white=16383.0)
+    damage = inject(clean, Injection(0.7, 0.7, seed=5))
+    flagged = detect(clean.with_samples(damage.samples)).probability >= 0.3
+    for part in (card, np.s_[:96]):
+        ratios = score.detection(flagged[part], damage.dq[part] != 0).ratios()
+        assert ratios["recall"] > 0.97 and ratios["precision"] > 0.93
+
+
 @pytest.mark.data
 def test_most_pixels_bad_in_a_bright_scene_with_a_high_black_level(data):
     """Lost otherwise: all of 85 % damage, which was taken for noise: of two multispectral cameras 3 % was found."""

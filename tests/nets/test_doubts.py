@@ -99,7 +99,7 @@ def test_only_doubtful_pixels_change():
     sure().judge(mosaic, after, 0.2)
     doubtful = np.abs(before) < doubts.DOUBT
     assert np.array_equal(after[~doubtful], before[~doubtful])
-    assert np.allclose(after[doubtful], 9.0 - 0.8**2 * sure().serving("caution"))
+    assert np.allclose(after[doubtful], 9.0 - 0.8**6 * sure().serving("caution"))
 
 
 @pytest.mark.parametrize("threads", [2, 5])
