@@ -26,6 +26,7 @@ import numpy as np
 from ..levels import comparable
 from ..mosaic import Array, Float32, Mosaic
 from ..planes import same_phase
+from .features import step_of
 
 #: Steps that are looked at for the mode, and as far again for what agrees with it.
 REACH = 4
@@ -87,7 +88,7 @@ def of_plane(light: Mosaic) -> list[Float32]:
     """The features of a whole plane, mono or Bayer, FEATURES of (H, W); what lies outside mirrors it, NaN is black."""
     light = comparable(light)
     (height, width), (pr, pc) = light.shape, light.cfa.period
-    step = max(pr, pc)
+    step = step_of(light.cfa)
     margin = 2 * REACH * step
     rows, cols = (same_phase(-margin, n + margin, n, period) for n, period in ((height, pr), (width, pc)))
     above = light.samples[np.ix_(rows, cols)].astype(np.float32)

@@ -142,11 +142,9 @@ class Crops(torch.utils.data.IterableDataset):
             ratios = np.zeros(damaged.shape, np.float32)
         else:
             ratios = first.ratios_of(features.Seen.of(damaged).quieter(most))
-        seen = second.Second.of(damaged, ratios, rate_of(ratios, clear=-np.inf))
         if again and rng.random() < self.settings["again_share"]:
             ratios = again.looked_again(damaged, ratios, rate_of(ratios, clear=-np.inf))
-            seen = second.Second.of(damaged, ratios, rate_of(ratios, clear=-np.inf))
-        return seen
+        return second.Second.of(damaged, ratios, rate_of(ratios, clear=-np.inf))
 
 
 def brightened(scene: data_.Mosaic, rng: np.random.Generator) -> data_.Mosaic:
