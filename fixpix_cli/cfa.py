@@ -67,6 +67,18 @@ class Cfa:
                     return "XTRANS" if (row, col) == (0, 0) else "".join(self.tile)
         return "".join(self.tile)
 
+    @property
+    def is_grid(self) -> bool:
+        """Whether the pixels of a tile position are the nearest ones of their colour, or as good: mono and Bayer."""
+        return self.is_mono or self.is_bayer
+
+    @property
+    def family(self) -> str:
+        """The name of the pattern in its first phase: MONO, RGGB, XTRANS, QUAD_RGGB; `name` of any other."""
+        if self.is_bayer:
+            return "RGGB"
+        return next((name for name, phases in _families().items() if self in phases), self.name)
+
     def colour(self, row: int, col: int) -> str:
         """Colour of pixel (row, col); negative coordinates count from before the origin."""
         rows, cols = self.period
@@ -88,12 +100,20 @@ class Cfa:
         rows, cols = self.period
         return tuple((r, c) for r in range(rows) for c in range(cols))
 
+    @property
+    def alike(self) -> tuple[tuple[Offset, ...], ...]:
+        """The tile positions in groups around which the pattern is the same: in X-Trans two each, else one."""
+        return _alike(self)
+
     def neighbours(self, row: int, col: int, radius: int) -> tuple[Offset, ...]:
         """Offsets (drow, dcol) of same-colour pixels in the square of `radius`, nearest first."""
         return _neighbours(self, row % self.period[0], col % self.period[1], radius)
 
     def nearest(self, row: int, col: int, count: int) -> tuple[Offset, ...]:
-        """The `count` nearest same-colour offsets, ties broken so that the set is symmetric if it can be."""
+        """The `count` nearest same-colour offsets of the smallest square, at least of the period, that holds so many.
+
+        Ties are broken so that the set is symmetric if it can be.
+        """
         radius = max(self.period)
         while len(found := self.neighbours(row, col, radius)) < count:
             radius += 1
@@ -140,6 +160,22 @@ def _neighbours(cfa: Cfa, row: int, col: int, radius: int) -> tuple[Offset, ...]
         if (dr or dc) and cfa.colour(row + dr, col + dc) == colour
     ]
     return tuple(sorted(found, key=lambda o: (o[0] ** 2 + o[1] ** 2, max(abs(o[0]), abs(o[1])), o)))
+
+
+@cache
+def _alike(cfa: Cfa) -> tuple[tuple[Offset, ...], ...]:
+    groups: dict[Cfa, list[Offset]] = {}
+    for position in cfa.positions:
+        groups.setdefault(cfa.shifted(*position), []).append(position)
+    return tuple(tuple(group) for group in groups.values())
+
+
+@cache
+def _families() -> dict[str, frozenset[Cfa]]:
+    return {
+        name: frozenset(cfa.shifted(r, c) for r, c in cfa.positions)
+        for name, cfa in (("XTRANS", XTRANS), ("QUAD_RGGB", QUAD_RGGB))
+    }
 
 
 MONO = Cfa(("L",))

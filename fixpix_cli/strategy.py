@@ -5,7 +5,7 @@ from __future__ import annotations
 from .repair import CLASSICAL
 
 #: Methods that `--method` offers now.
-METHODS = ("auto", "mlp", "vit", "vit-blind", "cnn", *CLASSICAL)
+METHODS = ("auto", "mlp", "vit", "vit-blind", "cnn", "prediction", *CLASSICAL)
 
 
 #: Rows and columns of the parts in which nets repair a frame, and of what they see around them.
@@ -18,6 +18,9 @@ WHOLE = 50_000
 #: of the mlp's at 40 to 70 %, 0.92 at 85 and 92 % (means of seven validation cameras, ``python models/train/rebuilds.py
 #: --side 320``), for ten times the processor time.
 VIT_FROM = 0.8
+#: Damage rate up to which the prediction in several passes is better than plain least squares in planes of half a
+#: megapixel that no net knows: its weights are fitted on good pixels that are held back, and beyond that too few are.
+PREDICTED_UP_TO = 0.75
 
 
 def choose(rate: float, mlp_up_to: float | None, vit: bool = True) -> str:
@@ -37,12 +40,14 @@ def choose(rate: float, mlp_up_to: float | None, vit: bool = True) -> str:
     Returns
     -------
     str
-        A name of `METHODS`. Least squares fits weights for every tile position,
-        for which large tiles (X-Trans) in small frames leave too few pixels; it
-        then falls back to medians by itself.
+        A name of `METHODS`. Prediction and least squares fit weights for every tile
+        position, for which large tiles (X-Trans) in small frames leave too few pixels;
+        they then fall back to means and medians by themselves.
     """
     if vit and rate >= VIT_FROM:
         return "vit"
     if mlp_up_to is not None and 0 < rate <= mlp_up_to:
         return "mlp"
+    if mlp_up_to is None and rate <= PREDICTED_UP_TO:
+        return "prediction"
     return "least-squares"

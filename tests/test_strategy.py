@@ -17,7 +17,8 @@ from fixpix_cli.jobs.repairing import Repair, repair_plane
         (0.85, 1.0, True, "vit"),
         (0.85, 1.0, False, "mlp"),
         (0.3, 0.2, True, "least-squares"),
-        (0.3, None, False, "least-squares"),
+        (0.3, None, False, "prediction"),
+        (0.8, None, False, "least-squares"),
     ],
 )
 def test_the_method_follows_the_rate_and_what_the_nets_know(rate, mlp, vit, method):
@@ -26,7 +27,13 @@ def test_the_method_follows_the_rate_and_what_the_nets_know(rate, mlp, vit, meth
 
 @pytest.mark.parametrize(
     "cfa, rate, method",
-    [(RGGB, 0.01, "mlp"), (MONO, 0.85, "vit"), (RGGB, 0.85, "vit"), (XTRANS, 0.85, "least-squares")],
+    [
+        (RGGB, 0.01, "mlp"),
+        (MONO, 0.85, "vit"),
+        (RGGB, 0.85, "vit"),
+        (XTRANS, 0.2, "prediction"),
+        (XTRANS, 0.85, "least-squares"),
+    ],
 )
 def test_a_plane_is_repaired_by_it(tmp_path, cfa, rate, method):
     clean = scene(cfa, (96, 128))

@@ -21,7 +21,9 @@ def command(
     in_place: Annotated[bool, Option("--in-place", help="Replace the frames themselves.")] = False,
     method: Annotated[
         str,
-        Option(help="auto, mlp, vit, vit-blind, cnn (holes to 6 x 6, else mlp), least-squares, gradient, median."),
+        Option(
+            help="auto, mlp, vit, vit-blind, cnn (to 6 x 6, else mlp), prediction, least-squares, gradient, median."
+        ),
     ] = "auto",
     fill: Annotated[
         str, Option(help="interpolate, noise (interpolate and add noise), nan (floats only).")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import zlib
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +83,21 @@ def repair_plane(mosaic: Mosaic, bad: Bool, how: Repair, path: Path, threads: in
 def _corrector(mosaic: Mosaic, bad: Bool, method: str, threads: int) -> tuple[str, Corrector]:
     """The corrector of a method, and the method's name as the report gives it."""
     count = int(np.count_nonzero(bad))
+    few = count <= min(strategy.WHOLE, windows.FEW * bad.size)
     if method == "auto":
         mlp, rate = net_of("mlp"), count / bad.size
         vit = rate >= strategy.VIT_FROM and net_of("vit").supports(mosaic.cfa)
         method = strategy.choose(rate, mlp.default_up_to if mlp.supports(mosaic.cfa) else None, vit)
     if method in CLASSICAL:
         return method, CLASSICAL[method]
+    if method == "prediction":
+        predicted = partial(windows.predicted, threads=threads if few else 1)
+        return method, predicted if few else in_tiles(predicted, strategy.TILE, strategy.HALO, threads)
     net = net_of(method)
     if not net.supports(mosaic.cfa):
         return f"least-squares (the {method} does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]
     name = method
-    if method == "mlp" and count <= min(strategy.WHOLE, windows.FEW * bad.size):
+    if method == "mlp" and few:
         return name, replace(net, threads=threads)
     if method == "cnn":
         name, net = "cnn, mlp elsewhere", otherwise(net, net_of("mlp"))

@@ -122,8 +122,8 @@ class Card:
             raise ModelError(f"{source}: trained with normalisation {self.normalisation!r}, this fixpix has {has}")
 
     def knows(self, cfa: Cfa) -> bool:
-        """Whether the net was made for this pattern. Nets see any Bayer phase as RGGB."""
-        return ("RGGB" if cfa.is_bayer else cfa.name) in self.cfa
+        """Whether the net was made for this pattern, in any phase."""
+        return cfa.family in self.cfa
 
     def number(self, key: str, source: str) -> float:
         """A number of `serving`; ModelError where it is missing or none."""

@@ -60,7 +60,10 @@ def detect(
     """Find bad pixels in one plane by its own samples.
 
     The prior of rules and net together is the rate that the rules estimate. Their own estimate is too low: on a
-    night sky it dropped nearly all of the hot pixels of 4 to 10 sigma that rules and net both speak for.
+    night sky it dropped nearly all of the hot pixels of 4 to 10 sigma that rules and net both speak for. In texture
+    that of the rules is too high, 27 times in a photograph of rocks with 0.01 % damage. Where no judge of repairs
+    follows, the prior of a single frame of ordinary exposure is the geometric mean of both: in that photograph none of
+    the ten good pixels in a quarter of a megapixel is flagged any more, and one in six of the bad ones is missed.
 
     Ordinary frames have weak outliers that are no damage; the card's ``caution`` is taken off the evidence, or
     every megapixel would lose some good pixels. In long exposures such outliers are warm and hot pixels (on a
@@ -118,8 +121,10 @@ def detect(
     if not net.supports(mosaic.cfa):
         return classical.detect(mosaic, kind, threads)
     ratios, rate, method = _every_pixel(light, kind, cautious, faint, seems, net, dense, threads)
-    dense_damage = rate > spot.serving("most_rate")
-    if judged and not faint and (cautious or dense_damage) and (doubt := _judge_of(light, rate)):
+    dense_damage, doubt = rate > spot.serving("most_rate"), _judge_of(light, rate)
+    if cautious and not (faint or thorough or doubt):
+        rate = float(np.sqrt(rate * rate_of(ratios, clear=-np.inf)))
+    if judged and not faint and (cautious or dense_damage) and doubt:
         ratios += np.float32(logit(rate))
         doubt.judge(light, ratios, rate, threads)
         ratios -= np.float32(logit(rate))

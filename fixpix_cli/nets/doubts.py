@@ -11,64 +11,30 @@ precision there as it gave recall. A second round gave nothing.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
-from ..cfa import Cfa
-from ..errors import ModelError
 from ..mosaic import Array, Float32, Mosaic
 from ..normalise import doubts, windows
-from ..tiles import Tile, each, tiles
-from . import registry
-from .correctors import MlpCorrector, shipped_mlp
-from .sessions import Session
+from ..tiles import Tile
+from .correctors import MlpCorrector
+from .judges import Judge, in_parts
 
-#: Rows and columns of the parts in which a plane is repaired and judged, and of what is seen around them.
-TILE, HALO = 1024, 32
+#: Rows and columns of the parts in which a plane is repaired and judged.
+TILE = 1024
 #: Power of the share of good pixels that the caution is times: at 5 % damage 73 % of it are left, at 20 % a quarter.
 FADING = 6
 
 
 @dataclass(frozen=True, eq=False)
-class DoubtDetector:
-    """A detector of what others are not sure of.
+class DoubtDetector(Judge):
+    """A detector of what others are not sure of."""
 
-    Parameters
-    ----------
-    session : Session
-    mlp : MlpCorrector
-        It makes the repairs.
-    """
-
-    session: Session
-    mlp: MlpCorrector
-
-    @classmethod
-    def open(cls, name: str | Path = "doubt", threads: int = 1) -> DoubtDetector:
-        """The shipped model by name (verified) or a user's own .onnx by path; repairs are the shipped mlp's.
-
-        Raises
-        ------
-        ModelError
-        """
-        inputs: dict[str, tuple[int | str, ...]] = {"features": ("n", doubts.LENGTH)}
-        session = registry.open_model(name, "detect", "doubt", {doubts.NORMALISATION: inputs}, threads)
-        for key in ("least_rate", "caution"):
-            if not session.card.number(key, session.source) > 0:
-                raise ModelError(f"{session.source}: the card's serving[{key!r}] is not above 0")
-        return cls(session, shipped_mlp())
-
-    def serving(self, key: str) -> float:
-        """A number of the card's serving section."""
-        return self.session.card.number(key, self.session.source)
-
-    def supports(self, cfa: Cfa) -> bool:
-        """Whether there are repairs for this pattern to judge by: mono and Bayer."""
-        return self.mlp.supports(cfa)
+    FAMILY = "doubt"
+    NORMALISATION, LENGTH = doubts.NORMALISATION, doubts.LENGTH
+    NUMBERS = ("least_rate", "caution")
 
     def judge(self, light: Mosaic, odds: Float32, rate: float, threads: int = 1) -> None:
         """Judge the doubtful pixels of a plane anew, in place.
@@ -97,7 +63,7 @@ class DoubtDetector:
             if len(rows):
                 odds[rows + around.top, cols + around.left] = self.told(seen, pixels[mine])
 
-        each(part, tiles(light.shape, TILE, HALO, math.lcm(*light.cfa.period, 2)), threads)
+        in_parts(light, TILE, part, threads)
 
     def told(self, seen: doubts.Doubts, pixels: Array) -> Float32:
         """Log-odds of some doubtful pixels, (N,) float32, less the card's ``caution``, the more the less is bad.
@@ -126,4 +92,4 @@ def shipped_doubt() -> DoubtDetector:
     ModelError
         It is missing or not what SHA256SUMS says.
     """
-    return DoubtDetector.open("doubt")
+    return DoubtDetector.open()

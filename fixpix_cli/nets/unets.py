@@ -64,7 +64,7 @@ class UnetDetector:
         return cls(session)
 
     def supports(self, cfa: Cfa) -> bool:
-        """Whether the net knows this pattern: mono and Bayer; not X-Trans, not Quad-Bayer."""
+        """Whether the net knows this pattern."""
         return self.session.card.knows(cfa)
 
     def __call__(self, mosaic: Mosaic) -> Detection:
@@ -117,7 +117,7 @@ class UnetDetector:
         size = int(card.serving.get("tile", TILE))
         samples = seen.levels.samples
         (top, left), (height, width) = seen.phase, samples.shape
-        flag = np.full((1, 1, 1, 1), seen.levels.cfa.is_mono, np.float32)
+        flag = np.full((1, 1, 1, 1), not seen.levels.cfa.is_bayer, np.float32)
         temperature = np.float32(card.number("temperature", source))
         out = np.zeros((height, width), np.float32)
 

@@ -12,62 +12,33 @@ more than that of this net and the spot detector's. Several nets together gave n
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
-from ..cfa import Cfa
-from ..errors import ModelError
 from ..mosaic import Array, Float32
 from ..normalise import verdicts, windows
-from ..tiles import Tile, each, tiles
-from . import registry
-from .correctors import MlpCorrector, shipped_mlp
-from .sessions import Session
+from ..tiles import Tile
+from .correctors import MlpCorrector
+from .judges import Judge, in_parts
 
 #: Nats by which net and rules together may exceed net and spot detector. Without, of stars 1.3 pixels wide behind
 #: colour filters eight times as many were taken for bad; with it, nothing is lost on the validation cameras.
 AGREEMENT = 1.0
 #: Up to so many doubtful candidates only their neighbourhoods are repaired, without parts.
 WHOLE = 20_000
-#: Rows and columns of the parts of a frame with more, and of what is seen around them.
-TILE, HALO = 2048, 32
+#: Rows and columns of the parts of a frame with more.
+TILE = 2048
 
 
 @dataclass(frozen=True, eq=False)
-class VerdictDetector:
-    """A judge of candidates.
+class VerdictDetector(Judge):
+    """A judge of candidates."""
 
-    Parameters
-    ----------
-    session : Session
-    mlp : MlpCorrector
-        It makes the repairs.
-    """
-
-    session: Session
-    mlp: MlpCorrector
-
-    @classmethod
-    def open(cls, name: str | Path = "verdict", threads: int = 1) -> VerdictDetector:
-        """The shipped model by name (verified) or a user's own .onnx by path; repairs are the shipped mlp's.
-
-        Raises
-        ------
-        ModelError
-        """
-        inputs: dict[str, tuple[int | str, ...]] = {"features": ("n", verdicts.LENGTH)}
-        session = registry.open_model(name, "detect", "verdict", {verdicts.NORMALISATION: inputs}, threads)
-        if not session.card.number("caution", session.source) > 0:
-            raise ModelError(f"{session.source}: the card's serving['caution'] is not above 0")
-        return cls(session, shipped_mlp())
-
-    def supports(self, cfa: Cfa) -> bool:
-        """Whether there are repairs for this pattern to judge by: mono and Bayer."""
-        return self.mlp.supports(cfa)
+    FAMILY = "verdict"
+    NORMALISATION, LENGTH = verdicts.NORMALISATION, verdicts.LENGTH
+    NUMBERS = ("caution",)
 
     def ratios(self, asked: verdicts.Verdicts, rules: Float32, threads: int = 1) -> Float32:
         """Log-likelihood ratios of the doubtful candidates, (M,) float32, less the card's ``caution``.
@@ -86,7 +57,7 @@ class VerdictDetector:
         """
         if not len(asked.index):
             return np.zeros(0, np.float32)
-        caution = np.float32(self.session.card.number("caution", self.session.source))
+        caution = np.float32(self.serving("caution"))
         features = asked.encode(rules, *repairs(asked, self.mlp, threads))
         mine = self.session.run(features=features)["ratio"]
         mean, limit = (mine + rules) / 2, (mine + asked.told[asked.index]) / 2 + AGREEMENT
@@ -108,7 +79,7 @@ def repairs(asked: verdicts.Verdicts, mlp: MlpCorrector, threads: int = 1) -> tu
             filled = windows.first(light.cropped(tile.area), holes[tile.outer], mlp.radius)
             values[mine], sigma[mine] = mlp.refine(filled, rows[mine] - tile.area.top, cols[mine] - tile.area.left)
 
-    each(part, tiles(light.shape, TILE, HALO, math.lcm(*light.cfa.period, 2)), threads)
+    in_parts(light, TILE, part, threads)
     return values, sigma
 
 
@@ -121,4 +92,4 @@ def shipped_verdict() -> VerdictDetector:
     ModelError
         It is missing or not what SHA256SUMS says.
     """
-    return VerdictDetector.open("verdict")
+    return VerdictDetector.open()

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..cfa import Cfa, Offset
 from ..mosaic import Array, Bool, Float32, Mosaic
-from ..repair import by_position, usable
+from ..repair import by_position, places, repairable, usable
 from ..tiles import neighbours, whole_windows, windows
 from .near import Near, estimate, level_at, missing
 from .prediction import RIDGE, Fit, around, fit, means
@@ -172,6 +172,20 @@ def fill(mosaic: Mosaic, bad: Bool) -> Filled:
     return Filled(above, good, mosaic.cfa, level, errors, values)
 
 
+def predicted(mosaic: Mosaic, bad: Bool, threads: int = 1) -> Array:
+    """The first estimates as a corrector (`repair.Corrector`): for planes that the nets do not know.
+
+    Photographs behind X-Trans, 512 x 512 pixels: 4, 18 and 13 % less squared error than least squares at 1, 20 and
+    70 % of damage, half of it in 3 x 3 clusters, but 20 % more at 85 %.
+    """
+    area, inside = mosaic.active, repairable(mosaic, bad)
+    rows, cols = places(bad)
+    values, open_ = np.full(len(rows), np.nan), inside[rows, cols]
+    filled = first(mosaic.light(), inside[area.slices], 0, threads)
+    values[open_] = filled.at(rows[open_] - area.top, cols[open_] - area.left)
+    return values
+
+
 def _above(mosaic: Mosaic, level: dict[Offset, float]) -> Float32:
     """Samples less the level of their tile position, DN."""
     samples, (pr, pc), (height, width) = mosaic.samples, mosaic.cfa.period, mosaic.shape
@@ -231,11 +245,15 @@ class _Weights:
 def _fit_all(
     truth: Float32, above: Float32, good: Bool, known: Bool, holes: _Holes, regime: Regime
 ) -> dict[Offset, _Weights]:
-    """The linear prediction of every tile position, fitted on this frame."""
-    pixels = {p: _spread(good, known, holes, p, regime) for p in holes.cfa.positions}
+    """The linear prediction of every tile position, fitted on this frame; one for those that are alike."""
+    pixels = {}
+    for alike in holes.cfa.alike:
+        spread = [_spread(good, known, holes, p, regime) for p in alike]
+        pixels[alike] = [np.concatenate(part) for part in zip(*spread, strict=True)]
     radius = regime.radius
     scratch = np.empty((max(len(rows) for rows, _ in pixels.values()), len(around(radius))), np.float64)
-    return {p: _fit(truth, above, rows, cols, radius, scratch) for p, (rows, cols) in pixels.items()}
+    fitted = {alike: _fit(truth, above, rows, cols, radius, scratch) for alike, (rows, cols) in pixels.items()}
+    return {p: weights for alike, weights in fitted.items() for p in alike}
 
 
 def _spread(good: Bool, known: Bool, holes: _Holes, position: Offset, regime: Regime) -> tuple[Array, Array]:

@@ -23,18 +23,20 @@ from itertools import product
 
 import numpy as np
 
+from ..cfa import Cfa
 from ..levels import comparable
 from ..mosaic import Array, Float32, Mosaic
 from ..planes import same_phase
+from . import patterns
 from .features import step_of
 
 #: Steps that are looked at for the mode, and as far again for what agrees with it.
 REACH = 4
 FEATURES = 6
-#: Greatest differences of logarithms that count as agreement.
-_TOLERANCES = (0.05, 0.15)
 #: Parts of a unit in which logarithms are kept, 16 bits each, and the bits of a logarithm beside a count.
 _UNIT, _BITS = 2048, 16
+#: Greatest differences of logarithms that count as agreement, in such parts.
+_TOLERANCES = tuple(int(t * _UNIT) for t in (0.05, 0.15))
 _ZERO = 1 << (_BITS - 1)
 _NEAR = [(r, c) for r, c in product(range(-REACH, REACH + 1), repeat=2) if 0 < r * r + c * c <= REACH * REACH]
 #: The logarithms of (n + 1) / (all + 1) / 4 of 0 to all neighbours.
@@ -62,8 +64,7 @@ def modes(samples: Float32, scale: float, step: int) -> list[Float32]:
     -------
     FEATURES of (h, w) float32 arrays
     """
-    logs = np.copysign(np.log1p(np.abs(samples) * np.float32(1 / scale)), samples) * np.float32(_UNIT)
-    logs = np.clip(logs, 1 - _ZERO, _ZERO - 1).astype(np.int16)
+    logs = _logs(samples, scale)
     edge = REACH * step
     own = _inner(logs, edge)
     agreeing = [np.zeros(own.shape, np.uint8) for _ in _TOLERANCES]
@@ -72,16 +73,60 @@ def modes(samples: Float32, scale: float, step: int) -> list[Float32]:
         np.subtract(_inner(logs, edge, dr * step, dc * step), own, out=apart)
         np.abs(apart, out=apart)
         for count, tolerance in zip(agreeing, _TOLERANCES, strict=True):
-            np.less_equal(apart, np.int16(tolerance * _UNIT), out=agrees)
+            np.less_equal(apart, np.int16(tolerance), out=agrees)
             count += agrees.view(np.uint8)
     out = []
     value = own.astype(np.int32) + _ZERO
     for count in agreeing:
-        best = _greatest((count.astype(np.int32) << _BITS) + value, step)  # the count decides, then the brighter one
-        off = (_inner(value, edge) - (best & ((1 << _BITS) - 1))).astype(np.float32) / np.float32(_UNIT)
-        share = _SHARES[_inner(count, edge)]
-        out += [share, np.clip(off, np.float32(-2), np.float32(2)), share - _SHARES[best >> _BITS]]
+        best = _greatest(_keys(count, value), step)
+        out += _three(_inner(count, edge), _inner(value, edge), best)
     return out
+
+
+def reach(cfa: Cfa) -> int:
+    """How far the neighbours are where the colours are no grid, in pixels."""
+    return patterns.reach(cfa, len(_NEAR))
+
+
+def among(samples: Float32, scale: float, cfa: Cfa) -> list[Float32]:
+    """The features where the colours are no grid: of the 48 nearest of the same colour.
+
+    Parameters
+    ----------
+    samples : (h + 4 reach, w + 4 reach) float32 array, DN above black; no NaN
+    scale : float
+    cfa : Cfa
+        As seen from the first of them.
+
+    Returns
+    -------
+    FEATURES of (h, w) float32 arrays
+    """
+    logs, edge = _logs(samples, scale), reach(cfa)
+    value = _inner(logs, edge).astype(np.int32) + _ZERO
+    out = []
+    for count in patterns.agreeing(logs, cfa, len(_NEAR), _TOLERANCES):
+        best = patterns.greatest(_keys(count, value), cfa.shifted(edge, edge), len(_NEAR))
+        out += _three(_inner(count, edge), _inner(value, edge), best)
+    return out
+
+
+def _logs(samples: Float32, scale: float) -> Array:
+    """Signed logarithms in parts of a unit, int16."""
+    logs = np.copysign(np.log1p(np.abs(samples) * np.float32(1 / scale)), samples) * np.float32(_UNIT)
+    return np.clip(logs, 1 - _ZERO, _ZERO - 1).astype(np.int16)
+
+
+def _keys(count: Array, value: Array) -> Array:
+    """Numbers of which the greatest is of the mode: the count decides, then the brighter one."""
+    return (count.astype(np.int32) << _BITS) + value
+
+
+def _three(count: Array, value: Array, best: Array) -> list[Float32]:
+    """Share, off and lead of one tolerance."""
+    off = (value - (best & ((1 << _BITS) - 1))).astype(np.float32) / np.float32(_UNIT)
+    share = _SHARES[count]
+    return [share, np.clip(off, np.float32(-2), np.float32(2)), share - _SHARES[best >> _BITS]]
 
 
 def of_plane(light: Mosaic) -> list[Float32]:

@@ -8,6 +8,8 @@ bands are spread evenly over the plane; what lies between them is never read.
 A lens is sharper in some places than in others. So the plane is divided into regions, each with weights of its own;
 a region's sums are joined with a share of the whole plane's, without which they would be too few: weights of single
 regions are up to 70 % worse in star fields, those of the whole plane 14 % worse in a photograph through a fisheye.
+
+Tile positions around which the pattern is the same (in X-Trans two each) share their weights.
 """
 
 from __future__ import annotations
@@ -91,7 +93,7 @@ def fit(mosaic: Mosaic, bad: Bool, threads: int = 1) -> Fit:
     bad : (H, W) bool array
         What is stored there is never looked at.
     threads : int
-        So many tile positions are worked on at a time; the answer does not depend on it.
+        So many kinds of tile positions are worked on at a time; the answer does not depend on it.
 
     Returns
     -------
@@ -120,16 +122,14 @@ def fit(mosaic: Mosaic, bad: Bool, threads: int = 1) -> Fit:
     rows = [top * regions[0] // height for top in tops]
     found: dict[Offset, _Solved] = {}
 
-    def solve(position: Offset) -> None:
-        sums, counts = _sums(bands, rows, regions, position, pc)
-        place = (slice(position[0], None, pr), slice(position[1], None, pc))
+    def solve(alike: tuple[Offset, ...]) -> None:
+        parts = [_sums(bands, rows, regions, position, pc) for position in alike]
+        sums, counts = (sum(part[1:], start=part[0]) for part in zip(*parts, strict=True))
         one = _solved(sums, counts)
-        if one is None:
-            error = _deviation(samples[place], good[place])
-            one = _Solved(None, None, error, np.full(len(sums), error))
-        found[position] = one
+        for r, c in alike:
+            found[r, c] = one or _unfitted(_deviation(samples[r::pr, c::pc], good[r::pr, c::pc]), len(sums))
 
-    each(solve, mosaic.cfa.positions, min(threads, len(mosaic.cfa.positions)))
+    each(solve, mosaic.cfa.alike, min(threads, len(mosaic.cfa.alike)))
     solved = {position: found[position] for position in mosaic.cfa.positions}
     return Fit(
         level,
@@ -149,6 +149,10 @@ class _Solved:
     local: Array | None
     error: float
     errors: Array
+
+
+def _unfitted(error: float, regions: int) -> _Solved:
+    return _Solved(None, None, error, np.full(regions, error))
 
 
 def _sums(

@@ -15,7 +15,8 @@ position within one step (8) and within two (24)::
     alikes   the same to the fourth most alike of the 24, trusted or not
 
 in DN above the floor, level and sigma taken from the trusted pixels alone. What has no trusted neighbour is 0.
-Phases, packing and edges are those of `features`. The net of dense damage sees those of `modes`, too.
+Phases, packing, edges and neighbours where colours are no grid are those of `features`. The net of dense damage sees
+those of `modes`, too.
 
 Why `alike` and `alikes`: where the scene is brighter than half of white, damage at d = 0.7 is dark alone, and at 70 %
 the majority. Nets without them took it for the scene and the good pixels for the damage, whole regions at once (of the
@@ -35,7 +36,7 @@ import numpy as np
 from ..classical import trusted_of
 from ..levels import Levels, levels
 from ..mosaic import Bool, Float32, Mosaic
-from . import modes
+from . import modes, patterns
 from .features import CHUNK, Part, half_sigma, level_feature, pack, phase_of, ratio_feature, step_of
 
 #: Name and version of this input contract.
@@ -91,7 +92,7 @@ class Second:
         (top, bottom), width = rows, cols[1] - cols[0]
         channels = PLAIN_CHANNELS if self.contract == PLAIN else CHANNELS
         out = np.empty((channels, (bottom - top) // 2, width // 2), np.float32)
-        tall = max(2, CHUNK // width // 2 * 2)
+        tall = max(2, CHUNK // width // 2 * 2) if self.levels.cfa.is_grid else bottom - top
         for row in range(top, bottom, tall):
             end = min(row + tall, bottom)
             out[:, (row - top) // 2 : (end - top) // 2] = self._features((row, end), cols)
@@ -99,6 +100,8 @@ class Second:
 
     def _features(self, rows: tuple[int, int], cols: tuple[int, int]) -> Float32:
         """A few rows of the same: their arrays stay in the processor's cache."""
+        if not self.levels.cfa.is_grid:
+            return self._scattered(rows, cols)
         step = step_of(self.levels.cfa)
         part = Part.of(self.levels, self.phase, rows, cols, 2 * step)
         agreed = []
@@ -106,8 +109,24 @@ class Second:
             wide = Part.of(self.levels, self.phase, rows, cols, 2 * modes.REACH * step)
             agreed = modes.modes(wide.samples + wide.floor_around, self.scale, step)
         ok = self.trusted[part.outer]
-        near, far, count, greatest, least = _around(part.samples, ok, step)
-        x = part.samples[2 * step : -2 * step, 2 * step : -2 * step]
+        return self._packed(part, _around(part.samples, ok, step), _unlike(part.samples, part.own, step), agreed)
+
+    def _scattered(self, rows: tuple[int, int], cols: tuple[int, int]) -> Float32:
+        """The same where the colours are no grid."""
+        part = Part.of(self.levels, self.phase, rows, cols, patterns.reach(self.levels.cfa, 24))
+        agreed = []
+        if self.contract != PLAIN:
+            wide = Part.of(self.levels, self.phase, rows, cols, 2 * modes.reach(self.levels.cfa))
+            agreed = modes.among(wide.samples + wide.floor_around, self.scale, wide.cfa)
+        around = patterns.trusted(part.samples, self.trusted[part.outer], part.cfa)
+        return self._packed(part, around, patterns.unlike(part.samples, part.cfa), agreed)
+
+    def _packed(
+        self, part: Part, around: tuple[Float32, ...], unlike: tuple[Float32, Float32], agreed: list[Float32]
+    ) -> Float32:
+        """Features of a part from what `_around` and `_unlike` say of it."""
+        near, far, count, greatest, least = around
+        x = part.own
         near, far, greatest, least = (np.where(np.isfinite(a), a, x) for a in (near, far, greatest, least))
         scale, half = half_sigma(self.levels, far + part.floor), np.float32(0.5)
         return pack(
@@ -118,13 +137,20 @@ class Second:
             np.arcsinh((least - x) * scale) * half,
             ratio_feature(self.first[part.inner]),
             count / np.float32(24),
-            *_alike(part.samples, x, part.middle, step),
+            *_alike(unlike, x, part.middle),
             *agreed,
         )
 
 
-def _alike(p: Float32, x: Float32, middle: Float32, step: int) -> list[Float32]:
-    """How unlike the second most alike of 8 neighbours and the fourth most alike of 24 are, each -1.75 to 0.25."""
+def _alike(unlike: tuple[Float32, Float32], x: Float32, middle: Float32) -> list[Float32]:
+    """Distances to alike neighbours as shares of the pixels, logarithmic, -1.75 to 0.25."""
+    floor = middle / np.float32(512)
+    share = np.float32(1) / (np.maximum(x, 0) + floor)
+    return [np.clip(np.log((apart + floor) * share), np.float32(-7), np.float32(1)) / np.float32(4) for apart in unlike]
+
+
+def _unlike(p: Float32, x: Float32, step: int) -> tuple[Float32, Float32]:
+    """The distance to the second most alike of 8 neighbours and to the fourth most alike of 24."""
     height, width = x.shape
     least: list[Float32] = []
     out = []
@@ -141,9 +167,7 @@ def _alike(p: Float32, x: Float32, middle: Float32, step: int) -> list[Float32]:
             if len(least) < 4:
                 least.append(unlike)
         out.append(least[rank - 1])
-    floor = middle / np.float32(512)
-    share = np.float32(1) / (np.maximum(x, 0) + floor)
-    return [np.clip(np.log((unlike + floor) * share), np.float32(-7), np.float32(1)) / np.float32(4) for unlike in out]
+    return out[0], out[1]
 
 
 def _around(p: Float32, ok: Bool, step: int) -> tuple[Float32, Float32, Float32, Float32, Float32]:

@@ -30,7 +30,7 @@ import numpy as np
 
 from ..cfa import Cfa, Offset
 from ..mosaic import Array, Float32
-from .filling import FEW, REGIMES, Filled, Regime, fill, first, groups_of
+from .filling import FEW, REGIMES, Filled, Regime, fill, first, groups_of, predicted
 from .near import Near
 from .prediction import around
 
@@ -158,4 +158,5 @@ __all__ = [
     "first",
     "kind",
     "length",
+    "predicted",
 ]

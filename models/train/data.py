@@ -255,15 +255,19 @@ def made(side: int, rng: np.random.Generator, others: float = 0.0) -> Scene:
     return Scene(mosaic, mosaic.samples)
 
 
+def drawn_damage(table: Sequence[Sequence[Any]], rng: np.random.Generator) -> tuple[list[str], float]:
+    """A line of a recipe's table, [share of the draws, words, lowest rate, highest rate]: its words, and a rate."""
+    shares = np.array([line[0] for line in table])
+    _, *words, low, high = table[int(rng.choice(len(table), p=shares / shares.sum()))]
+    return words, float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
 def draws(data: Path, settings: dict[str, Any], seed: int, use: str = "train") -> Iterator[list[Batch]]:
     """Damaged crops without end, from cameras, photographs and simulated skies; one batch per radius."""
     rng = np.random.default_rng(seed)
     scenes = Scenes(data, use)
-    damage = settings["damage"]
-    shares = np.array([d[0] for d in damage])
     while True:
-        _, pattern, low, high = damage[int(rng.choice(len(damage), p=shares / shares.sum()))]
-        rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        (pattern,), rate = drawn_damage(settings["damage"], rng)
         side = int(rng.choice(settings["sides"] if rate <= 0.03 else settings["sides_dense"]))
         if use == "train" and rng.random() < settings["sky_share"]:
             scene = made(min(side, 384), rng)

@@ -20,19 +20,17 @@ import data as data_
 import judges
 import numpy as np
 import shipping
-import torch
 import unet
 
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.nets.correctors import shipped_mlp
 from fixpix_cli.nets.detectors import detect
-from fixpix_cli.nets.doubts import features_of
+from fixpix_cli.nets.doubts import DoubtDetector, features_of
 from fixpix_cli.normalise import doubts
 from fixpix_cli.score import native_outliers
 
 CODE = (
     "models/train/doubts.py",
-    "models/train/judges.py",
     "models/train/data.py",
     "fixpix_cli/normalise/doubts.py",
     "fixpix_cli/normalise/windows.py",
@@ -40,16 +38,15 @@ CODE = (
     "fixpix_cli/nets/doubts.py",
     "fixpix_cli/inject.py",
 )
+LIMITS = ("not for rare damage, nor for X-Trans and Quad-Bayer",)
 
 
 def crops(folder: Path, settings: dict[str, Any], rng: np.random.Generator, use: str) -> Iterator[judges.Crop]:
     """Damaged crops without end: features, truth and weight of their doubtful pixels; no prior."""
     scenes, mlp = data_.Scenes(folder, use), shipped_mlp()
-    damage, side = settings["damage"], settings["side"]
-    shares = np.array([d[0] for d in damage])
+    side = settings["side"]
     while True:
-        _, kind, pattern, low, high = damage[int(rng.choice(len(damage), p=shares / shares.sum()))]
-        rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        (kind, pattern), rate = data_.drawn_damage(settings["damage"], rng)
         if rng.random() < settings["made_share"]:
             scene = data_.made(side, rng)
             clean = scene.mosaic
@@ -88,38 +85,13 @@ def odds_of(probability: np.ndarray) -> np.ndarray:
     return np.asarray(np.log(p) - np.log1p(-p))
 
 
-def shipped(net: judges.Judge, settings: dict[str, Any], facts: dict[str, Any], folder: Path) -> Any:
-    """The net as ONNX and its card."""
-    example = {"features": torch.randn(500, doubts.LENGTH)}
-    model = shipping.export(net, example, {"odds": ("n",)})
-    facts = facts | {
-        "parameters": shipping.parameters(net),
-        "torch_onnxruntime_difference": shipping.agreement(net, model, example),
-        "mlp": shipped_mlp().session.sha256,
-    }
-    return model, shipping.card(
-        settings["name"],
-        "detect",
-        "doubt",
-        folder,
-        inputs={"features": ("n", doubts.LENGTH)},
-        outputs={"odds": ("n",)},
-        normalisation=doubts.NORMALISATION,
-        cfa=("MONO", "RGGB", "GRBG", "GBRG", "BGGR"),
-        serving=settings["serve"],
-        training={k: v for k, v in settings.items() if k != "serve"} | facts,
-        metrics={},
-        limits=("trained without modern DSLR stills", "not for rare damage, nor for X-Trans and Quad-Bayer"),
-        code=shipping.code(*CODE),
-    )
-
-
 def main() -> None:
     options = shipping.options(__doc__ or "", "doubts.toml")
     settings, run = options.recipe, options.run
     files, held = (judges.pool(crops, options.data, settings, run, use) for use in ("train", "validate"))
     net, facts = judges.train(doubts.LENGTH, files, held, settings, run)
-    shipping.write(*shipped(net, settings, facts, options.data), run)
+    whole = judges.shipped(net, settings, facts, options.data, DoubtDetector, "odds", LIMITS, CODE)
+    shipping.write(*whole, run)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the recipes of small nets share that judge single pixels: a pool drawn once, the net, the loop.
+"""What the recipes of small nets share that judge single pixels: a pool drawn once, the net, the loop, the card.
 
 A pool is kept in parts of some crops. Both it and the loop can be stopped at any time: started again, a run goes on
 from its last part or checkpoint.
@@ -17,6 +17,9 @@ import numpy as np
 import shipping
 import torch
 from torch import nn
+
+from fixpix_cli.nets import judges as detectors
+from fixpix_cli.nets.correctors import shipped_mlp
 
 #: Features (n, LENGTH), truth (n,), weight (n,), and the log-odds (n,) that are added to the net's answers in training.
 Crop = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -122,6 +125,41 @@ def train(
             shown = []
             checkpoint.keep_run(net, optimiser, step, seconds)
     return net.eval(), {"steps": step, "seconds": round(time.monotonic() - started), "pixels": len(known[0])}
+
+
+def shipped(
+    net: Judge,
+    recipe: dict[str, Any],
+    facts: dict[str, Any],
+    folder: Path,
+    detector: type[detectors.Judge],
+    output: str,
+    limits: tuple[str, ...],
+    code: tuple[str, ...],
+) -> Any:
+    """The net as ONNX and its card, for the class that serves it."""
+    example = {"features": torch.randn(500, detector.LENGTH)}
+    model = shipping.export(net, example, {output: ("n",)})
+    facts = facts | {
+        "parameters": shipping.parameters(net),
+        "torch_onnxruntime_difference": shipping.agreement(net, model, example),
+        "mlp": shipped_mlp().session.sha256,
+    }
+    return model, shipping.card(
+        recipe["name"],
+        "detect",
+        detector.FAMILY,
+        folder,
+        inputs={"features": ("n", detector.LENGTH)},
+        outputs={output: ("n",)},
+        normalisation=detector.NORMALISATION,
+        cfa=("MONO", "RGGB", "GRBG", "GBRG", "BGGR"),
+        serving=recipe["serve"],
+        training={k: v for k, v in recipe.items() if k != "serve"} | facts,
+        metrics={},
+        limits=("trained without modern DSLR stills", *limits),
+        code=shipping.code("models/train/judges.py", *code),
+    )
 
 
 def _cross_entropy(answers: torch.Tensor, batch: list[torch.Tensor]) -> torch.Tensor:

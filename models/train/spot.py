@@ -88,8 +88,7 @@ def damaged(
 ) -> Iterator[tuple[Mosaic, Any, Any]]:
     """Damaged crops without end; which of their pixels, row by row, are bad, and which stood out before."""
     scenes = data_.Scenes(folder, use)
-    damage, side, others = settings["damage"], settings["side"], settings.get("others", 0.0)
-    shares = np.array([d[0] for d in damage])
+    side, others = settings["side"], settings.get("others", 0.0)
     while True:
         if rng.random() < settings["made_share"]:
             scene = data_.made(side, rng, others)
@@ -100,8 +99,7 @@ def damaged(
         real = np.shares_memory(scene.clean, clean.samples)
         ignored = (native_outliers(clean) if real else np.zeros(clean.shape, bool)).reshape(-1)
         for _ in range(settings["times"]):
-            _, kind, pattern, low, high = damage[int(rng.choice(len(damage), p=shares / shares.sum()))]
-            rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+            (kind, pattern), rate = data_.drawn_damage(settings["damage"], rng)
             spec = Injection(rate, float(rng.uniform(*settings["delta"])), kind, pattern, seed=int(rng.integers(2**31)))
             hurt = inject(clean, spec, exposure=float(np.exp(rng.uniform(-3, 3))))
             bad = (hurt.dq != 0).reshape(-1)

@@ -41,6 +41,7 @@ CODE = (
     "fixpix_cli/normalise/features.py",
     "fixpix_cli/normalise/second.py",
     "fixpix_cli/normalise/modes.py",
+    "fixpix_cli/normalise/patterns.py",
     "fixpix_cli/classical.py",
     "fixpix_cli/noise.py",
     "fixpix_cli/inject.py",
@@ -101,22 +102,24 @@ class Crops(torch.utils.data.IterableDataset):
         info = torch.utils.data.get_worker_info()
         rng = np.random.default_rng([self.seed, info.id if info else 0])
         scenes = data_.Scenes(self.folder, self.use)
-        damage, side = self.settings["damage"], self.settings["side"]
-        shares = np.array([d[0] for d in damage])
+        side = self.settings["side"]
         first, again = (UnetDetector.open(self.settings[key]) if key in self.settings else None for key in _LOOKS)
         while True:
-            _, kind, pattern, low, high = damage[int(rng.choice(len(damage), p=shares / shares.sum()))]
-            rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+            (kind, pattern), rate = data_.drawn_damage(self.settings["damage"], rng)
             # Weak hot pixels are for frames in which they show: half of the skies and darks have a sensor's damage.
             made = rng.random() < self.settings["made_share"]
             if made and rng.random() < 0.5:
                 kind, pattern, rate = "sensor", "scattered", min(rate, 0.05)
-            scene = (data_.made(side, rng) if made else scenes.draw(rng, side, self.settings["photo_share"])).mosaic
+            others = self.settings.get("other_share", 0.0)
+            photos = self.settings["photo_share"]
+            scene = (data_.made(side, rng, others) if made else scenes.draw(rng, side, photos, others)).mosaic
             scene = scene.cropped(data_.Area(0, 0, *(n // MULTIPLE * MULTIPLE for n in scene.shape)))
             if scene.shape != (side, side):
                 continue
             if not made and rng.random() < self.settings.get("bright_share", 0.0):
                 scene = brightened(scene, rng)
+            if not made and rng.random() < self.settings.get("shade_share", 0.0):
+                scene = shaded(scene, rng)
             delta = float(rng.uniform(*self.settings["delta"]))
             spec = Injection(rate, delta, kind, pattern, seed=int(rng.integers(2**31)))
             hurt = inject(scene, spec, exposure=float(np.exp(rng.uniform(-3, 3))))
@@ -129,7 +132,7 @@ class Crops(torch.utils.data.IterableDataset):
                 seen: features.Seen | second.Second = self.looked_at(damaged, first, again, rng)
             else:
                 seen = features.Seen.of(damaged)
-            yield crop(seen, bad, native_outliers(scene) & ~bad, share, scene.cfa.is_mono)
+            yield crop(seen, bad, native_outliers(scene) & ~bad, share, not scene.cfa.is_bayer)
 
     def looked_at(
         self, damaged: data_.Mosaic, first: UnetDetector, again: UnetDetector | None, rng: np.random.Generator
@@ -307,11 +310,16 @@ def shipped(net: Unet, settings: dict[str, Any], facts: dict[str, Any], metrics:
         inputs={name: shipping.shape_of(array) for name, array in example.items()},
         outputs=outputs,
         normalisation=seen.NORMALISATION,
-        cfa=("MONO", "RGGB", "GRBG", "GBRG", "BGGR"),
+        cfa=("MONO", "RGGB", "GRBG", "GBRG", "BGGR", "XTRANS", "QUAD_RGGB"),
         serving={"multiple": MULTIPLE, "halo": HALO} | settings["serve"],
         training=settings | facts,
         metrics=metrics,
-        limits=("mono and Bayer only: no X-Trans, no Quad-Bayer", "trained without modern DSLR stills"),
+        limits=(
+            "trained without real X-Trans frames"
+            if settings["data"].get("other_share")
+            else "trained on mono and Bayer: X-Trans and Quad-Bayer it knows by the same features alone",
+            "trained without modern DSLR stills",
+        ),
         code=shipping.code(*CODE),
     )
 

@@ -20,19 +20,17 @@ import judges
 import numpy as np
 import shipping
 import spot
-import torch
 
 from fixpix_cli.candidates import candidates
 from fixpix_cli.classical import ratios_at
 from fixpix_cli.levels import Statistics
 from fixpix_cli.nets.correctors import shipped_mlp
 from fixpix_cli.nets.spots import shipped_spot
-from fixpix_cli.nets.verdicts import repairs
+from fixpix_cli.nets.verdicts import VerdictDetector, repairs
 from fixpix_cli.normalise import verdicts
 
 CODE = (
     "models/train/verdicts.py",
-    "models/train/judges.py",
     "models/train/spot.py",
     "models/train/data.py",
     "fixpix_cli/candidates.py",
@@ -41,6 +39,7 @@ CODE = (
     "fixpix_cli/nets/verdicts.py",
     "fixpix_cli/inject.py",
 )
+LIMITS = ("damage up to a few percent", "not for X-Trans and Quad-Bayer")
 
 
 def crops(folder: Path, settings: dict[str, Any], rng: np.random.Generator, use: str) -> Iterator[judges.Crop]:
@@ -63,38 +62,13 @@ def crops(folder: Path, settings: dict[str, Any], rng: np.random.Generator, use:
         yield features[kept], bad[mine[kept]], weights, np.full(len(kept), prior, np.float32)
 
 
-def shipped(net: judges.Judge, settings: dict[str, Any], facts: dict[str, Any], folder: Path) -> Any:
-    """The net as ONNX and its card."""
-    example = {"features": torch.randn(500, verdicts.LENGTH)}
-    model = shipping.export(net, example, {"ratio": ("n",)})
-    facts = facts | {
-        "parameters": shipping.parameters(net),
-        "torch_onnxruntime_difference": shipping.agreement(net, model, example),
-        "mlp": shipped_mlp().session.sha256,
-    }
-    return model, shipping.card(
-        settings["name"],
-        "detect",
-        "verdict",
-        folder,
-        inputs={"features": ("n", verdicts.LENGTH)},
-        outputs={"ratio": ("n",)},
-        normalisation=verdicts.NORMALISATION,
-        cfa=("MONO", "RGGB", "GRBG", "GBRG", "BGGR"),
-        serving=settings["serve"],
-        training={k: v for k, v in settings.items() if k != "serve"} | facts,
-        metrics={},
-        limits=("trained without modern DSLR stills", "damage up to a few percent", "not for X-Trans and Quad-Bayer"),
-        code=shipping.code(*CODE),
-    )
-
-
 def main() -> None:
     options = shipping.options(__doc__ or "", "verdicts.toml")
     settings, run = options.recipe, options.run
     files, held = (judges.pool(crops, options.data, settings, run, use) for use in ("train", "validate"))
     net, facts = judges.train(verdicts.LENGTH, files, held, settings, run)
-    shipping.write(*shipped(net, settings, facts, options.data), run)
+    whole = judges.shipped(net, settings, facts, options.data, VerdictDetector, "ratio", LIMITS, CODE)
+    shipping.write(*whole, run)
 
 
 if __name__ == "__main__":

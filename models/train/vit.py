@@ -140,11 +140,8 @@ def crops(
     """Damaged crops without end, of at most side x side pixels; larger where few are damaged."""
     rng = np.random.default_rng(seed)
     scenes = data_.Scenes(folder, use)
-    damage = settings["damage"]
-    shares = np.array([d[0] for d in damage])
     while True:
-        _, kind, pattern, low, high = damage[int(rng.choice(len(damage), p=shares / shares.sum()))]
-        rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        (kind, pattern), rate = data_.drawn_damage(settings["damage"], rng)
         size = max(384, side) if rate <= 0.03 else side
         made = rng.random() < settings["made_share"]
         scene = data_.made(size, rng) if made else scenes.draw(rng, size, settings["photo_share"])

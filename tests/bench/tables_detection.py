@@ -12,7 +12,7 @@ from rows_detection import DAMAGE, OURS, PROMISES, RATES, RULES
 from fixpix_cli.score import Detection
 
 Row = dict[str, Any]
-#: X-Trans is the rules' alone: shown, but not part of the means.
+#: There is no real frame of X-Trans: shown, but not part of the means.
 _APART = "X-Trans"
 _SHOWN = (0.0001, 0.01, 0.2, 0.7)
 _FIGURES = ("recall", "precision")

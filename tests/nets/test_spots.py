@@ -128,7 +128,7 @@ def test_maps_are_made_from_every_pixel():
     mosaic, _ = hurt(BAYER[0])
     found = detect(mosaic, thorough=True)
     assert found.method.startswith("rules+unet") and found.image is not None
-    assert detect(hurt(XTRANS)[0], thorough=True).method.startswith("spot")  # which no unet knows
+    assert detect(hurt(XTRANS)[0], thorough=True).method.startswith("rules+unet")
 
 
 def test_too_much_of_anything_is_left_to_the_unets():
