@@ -18,8 +18,9 @@ WHOLE = 50_000
 #: of the mlp's at 40 to 70 %, 0.92 at 85 and 92 % (means of seven validation cameras, ``python models/train/rebuilds.py
 #: --side 320``), for ten times the processor time.
 VIT_FROM = 0.8
-#: Damage rate up to which the prediction in several passes is better than plain least squares in planes of half a
-#: megapixel that no net knows: its weights are fitted on good pixels that are held back, and beyond that too few are.
+#: Damage rate up to which the prediction in several passes is better than plain least squares in X-Trans planes of
+#: 512 x 512 pixels: its weights are fitted on good pixels that are held back, of which there are too few beyond it (and
+#: at 70 % already in 384 x 384).
 PREDICTED_UP_TO = 0.75
 
 

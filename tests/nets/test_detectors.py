@@ -46,6 +46,7 @@ def detector(**serving):
         "inputs": {"features": ["n", features.CHANNELS, "h", "w"], "mono": ["n", 1, 1, 1]},
         "outputs": {"ratio": ["n", 4, "h", "w"]},
         "normalisation": features.NORMALISATION,
+        "cfa": ["MONO", "RGGB", "GRBG", "GBRG", "BGGR", "XTRANS", "QUAD_RGGB"],
         "serving": {"multiple": 8, "halo": 48, "temperature": 1.0} | AUTO | serving,
     }
     return UnetDetector(Session(Card.parse(json.dumps(facts), "known"), "known", "", Known()))
@@ -84,14 +85,15 @@ def test_temperature_divides_the_evidence():
     assert np.allclose(detector(temperature=2.0).ratios(mosaic) * 2, detector().ratios(mosaic), atol=1e-5)
 
 
-def test_the_card_says_which_patterns_are_known():
-    card = detector().session.card
+@pytest.mark.parametrize("name", ["unet", "unet-dense", "unet-crowds"])
+def test_the_card_says_which_patterns_are_known(name):
+    card = UnetDetector.open(name).session.card
     known = (MONO, *BAYER, XTRANS, XTRANS.shifted(2, 1), QUAD_RGGB.shifted(1, 0))
     assert all(card.knows(cfa) for cfa in known) and not card.knows(CMYG)
 
 
 def test_an_unknown_pattern_is_refused():
-    with pytest.raises(FrameError, match="CMYG"):
+    with pytest.raises(FrameError, match="CYMG"):
         detector()(Mosaic(np.ones((24, 24), np.uint16), CMYG))
 
 
@@ -176,6 +178,18 @@ def test_a_white_card_in_a_dark_room_is_not_taken_for_the_damage(cfa):
     for part in (card, np.s_[:96]):
         ratios = score.detection(flagged[part], damage.dq[part] != 0).ratios()
         assert ratios["recall"] > 0.97 and ratios["precision"] > 0.93
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.6])
+@pytest.mark.parametrize("cfa", [XTRANS.shifted(1, 2), QUAD_RGGB.shifted(1, 0)], ids=["XTRANS", "QUAD"])
+def test_dense_damage_where_colours_are_no_grid(cfa, rate):
+    """Lost otherwise: the rules alone find nothing where most is bad."""
+    clean = scene(cfa, shape=(216, 240))
+    damage = inject(clean, Injection(rate, 0.7, seed=3))
+    found = detect(clean.with_samples(damage.samples))
+    assert found.method.startswith("unet, ")
+    told = score.detection(found.probability >= 0.3, damage.dq != 0).ratios()
+    assert told["recall"] > 0.98 and told["precision"] > 0.97
 
 
 @pytest.mark.data
