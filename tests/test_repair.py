@@ -12,9 +12,10 @@ from fixpix_cli.cfa import BAYER, MONO, QUAD_RGGB, RGGB, XTRANS
 from fixpix_cli.errors import FrameError
 from fixpix_cli.inject import Injection, inject
 from fixpix_cli.mosaic import Area, Edit, Mosaic, Stored
+from fixpix_cli.normalise import windows
 
 ALL = [*BAYER, MONO, XTRANS, QUAD_RGGB]
-METHODS = {**repair.CLASSICAL, "linear": repair.linear}
+METHODS = {**repair.CLASSICAL, "linear": repair.linear, "prediction": windows.predicted}
 
 
 @pytest.mark.parametrize("name", METHODS)
