@@ -39,7 +39,7 @@ def candidates(light: Mosaic, seen: Statistics, threads: int = 1) -> Array:
     (N,) int64 array
         Row * W + column, ascending. Samples that are NaN are none.
     """
-    steady = light.cfa.is_mono or light.cfa.is_bayer
+    steady = light.cfa.is_grid
     bands = _rows(light.shape) if steady else spans(light.shape, light.cfa)
     of: Callable[[Mosaic, Statistics, int, int], Bool] = _in_rows if steady else _in_planes
     found: list[Array] = [np.zeros(0, np.int64)] * len(bands)
@@ -68,7 +68,7 @@ def beside(light: Mosaic, suspects: Array) -> tuple[Array, Array]:
         pixels with any among those or among their eight direct neighbours.
     """
     rows, cols = np.divmod(suspects, light.shape[1])
-    steady, step = light.cfa.is_mono or light.cfa.is_bayer, light.cfa.period[0]
+    steady, step = light.cfa.is_grid, light.cfa.period[0]
     direct = [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if r or c]
     near = [
         [(r * step, c * step) for r, c in direct] if steady else light.cfa.nearest(*place, 8)

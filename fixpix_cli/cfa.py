@@ -61,11 +61,7 @@ class Cfa:
         """The name that `parse` understands: MONO, RGGB, XTRANS, or the letters."""
         if self.is_mono:
             return "MONO"
-        for row in range(6):
-            for col in range(6):
-                if self.period == (6, 6) and self == XTRANS.shifted(row, col):
-                    return "XTRANS" if (row, col) == (0, 0) else "".join(self.tile)
-        return "".join(self.tile)
+        return "XTRANS" if self == XTRANS else "".join(self.tile)
 
     @property
     def is_grid(self) -> bool:

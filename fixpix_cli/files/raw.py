@@ -125,7 +125,7 @@ def _known(path: Path, cfa: Cfa) -> Cfa:
     letters = "".join("".join(row) for row in cfa.tile)
     shares = sorted((letter, letters.count(letter)) for letter in set(letters))
     equal = set(letters) == set("GMCY") and len({count for _, count in shares}) == 1
-    if cfa.is_mono or cfa.is_bayer or equal or shares == [("B", 8), ("G", 20), ("R", 8)]:
+    if cfa.is_grid or equal or shares == [("B", 8), ("G", 20), ("R", 8)]:
         return cfa
     raise RefusedError(
         f"{path}: has a colour filter array that fixpix does not know (LibRaw shows {letters}); state it with --cfa"

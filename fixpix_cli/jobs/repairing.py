@@ -91,8 +91,9 @@ def _corrector(mosaic: Mosaic, bad: Bool, method: str, threads: int) -> tuple[st
     if method in CLASSICAL:
         return method, CLASSICAL[method]
     if method == "prediction":
-        predicted = partial(windows.predicted, threads=threads if few else 1)
-        return method, predicted if few else in_tiles(predicted, strategy.TILE, strategy.HALO, threads)
+        if few:
+            return method, partial(windows.predicted, threads=threads)
+        return method, in_tiles(windows.predicted, strategy.TILE, strategy.HALO, threads)
     net = net_of(method)
     if not net.supports(mosaic.cfa):
         return f"least-squares (the {method} does not know {mosaic.cfa.name})", CLASSICAL["least-squares"]

@@ -125,6 +125,12 @@ class Card:
         """Whether the net was made for this pattern, in any phase."""
         return cfa.family in self.cfa
 
+    def require_above_zero(self, source: str, keys: Collection[str]) -> None:
+        """ModelError where one of these numbers of `serving` is missing, none, or not above 0."""
+        for key in keys:
+            if not self.number(key, source) > 0:
+                raise ModelError(f"{source}: the card's serving[{key!r}] is not above 0")
+
     def number(self, key: str, source: str) -> float:
         """A number of `serving`; ModelError where it is missing or none."""
         value = self.serving.get(key)

@@ -121,10 +121,11 @@ def detect(
     if not net.supports(mosaic.cfa):
         return classical.detect(mosaic, kind, threads)
     ratios, rate, method = _every_pixel(light, kind, cautious, faint, seems, net, dense, threads)
-    dense_damage, doubt = rate > spot.serving("most_rate"), _judge_of(light, rate)
-    if cautious and not (faint or thorough or doubt):
+    ordinary = not faint and (cautious or rate > spot.serving("most_rate"))
+    doubt = _judge_of(light, rate) if ordinary else None
+    if ordinary and cautious and not (thorough or doubt):
         rate = float(np.sqrt(rate * rate_of(ratios, clear=-np.inf)))
-    if judged and not faint and (cautious or dense_damage) and doubt:
+    if doubt and judged:
         ratios += np.float32(logit(rate))
         doubt.judge(light, ratios, rate, threads)
         ratios -= np.float32(logit(rate))

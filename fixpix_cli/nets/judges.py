@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from ..cfa import Cfa
-from ..errors import ModelError
 from ..mosaic import Mosaic
 from ..tiles import Tile, each, tiles
 from . import registry
@@ -52,9 +51,7 @@ class Judge:
         """
         inputs: dict[str, tuple[int | str, ...]] = {"features": ("n", cls.LENGTH)}
         session = registry.open_model(name or cls.FAMILY, "detect", cls.FAMILY, {cls.NORMALISATION: inputs}, threads)
-        for key in cls.NUMBERS:
-            if not session.card.number(key, session.source) > 0:
-                raise ModelError(f"{session.source}: the card's serving[{key!r}] is not above 0")
+        session.card.require_above_zero(session.source, cls.NUMBERS)
         return cls(session, shipped_mlp())
 
     def serving(self, key: str) -> float:

@@ -24,7 +24,6 @@ from ..candidates import beside, candidates
 from ..cfa import Cfa
 from ..classical import CROWDED, logit, rate_of, ratios_at
 from ..crowds import below_surroundings, crowded_pixels
-from ..errors import ModelError
 from ..levels import Statistics
 from ..mosaic import Array, Bool, Float32, Mosaic
 from ..normalise import spots, verdicts
@@ -114,9 +113,8 @@ class SpotDetector:
             "pattern": (1, len(spots.patterns())),
         }
         session = registry.open_model(name, "detect", "spot", {spots.NORMALISATION: inputs}, threads)
-        for key in ("most_rate", "most_share", "most_crowded", "temperature", "agreement", "doubt", "alone", "caution"):
-            if not session.card.number(key, session.source) > 0:
-                raise ModelError(f"{session.source}: the card's serving[{key!r}] is not above 0")
+        keys = ("most_rate", "most_share", "most_crowded", "temperature", "agreement", "doubt", "alone", "caution")
+        session.card.require_above_zero(session.source, keys)
         return cls(session)
 
     def serving(self, key: str) -> float:

@@ -16,7 +16,7 @@ from ..cfa import Cfa
 from ..classical import detection_of, rate_of, trusted_of
 from ..crowds import below_surroundings, crowds
 from ..detection import Detection
-from ..errors import FrameError, ModelError
+from ..errors import FrameError
 from ..mosaic import Bool, Float32, Mosaic
 from ..normalise import features, second
 from ..tiles import each
@@ -58,9 +58,7 @@ class UnetDetector:
             for contract, channels in looks.items()
         }
         session = registry.open_model(name, "detect", "unet", inputs, threads)
-        for key in ("multiple", "halo", "temperature"):
-            if not session.card.number(key, session.source) > 0:
-                raise ModelError(f"{session.source}: the card's serving[{key!r}] is not above 0")
+        session.card.require_above_zero(session.source, ("multiple", "halo", "temperature"))
         return cls(session)
 
     def supports(self, cfa: Cfa) -> bool:

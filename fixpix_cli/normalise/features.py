@@ -98,14 +98,9 @@ class Seen:
     def _scattered(self, rows: tuple[int, int], cols: tuple[int, int]) -> Float32:
         """The packed features where the colours are no grid."""
         part = Part.of(self.levels, self.phase, rows, cols, patterns.reach(self.levels.cfa, 8))
-        x = part.own
-        mean, greatest, least = patterns.extremes(part.samples, part.cfa)
-        scale, half = half_sigma(self.levels, mean + part.floor), np.float32(0.5)
-        return pack(
-            level_feature(x, part.middle),
-            *(np.arcsinh((one - two) * scale) * half for one, two in ((x, mean), (x, greatest), (least, x))),
-            ratio_feature(self.rules[part.inner]),
-        )
+        four = np.empty((4, *part.floor.shape), np.float32)
+        _told(four, part.own, *patterns.extremes(part.samples, part.cfa), self.levels, part.floor, part.middle)
+        return pack(*four, ratio_feature(self.rules[part.inner]))
 
     def _fill(self, out: Float32, rows: tuple[int, int], cols: tuple[int, int], step: int) -> None:
         """The features of the pixels ``rows[0]::step, cols[0]::step``, neighbours `step` pixels away, into `out`."""
@@ -218,9 +213,23 @@ def _four(out: Float32, p: Float32, seen: Levels, position: Offset) -> None:
     for term, sign in ((left, np.add), (right, np.add), (greatest, np.subtract), (least, np.subtract)):
         sign(mean, term, out=mean)
     mean /= np.float32(6)
-    scale = half_sigma(seen, mean + np.float32(seen.floor[position]))
+    _told(out, x, mean, greatest, least, seen, np.float32(seen.floor[position]), np.float32(seen.middle[position]))
+
+
+def _told(
+    out: Float32,
+    x: Float32,
+    mean: Float32,
+    greatest: Float32,
+    least: Float32,
+    seen: Levels,
+    floor: Float32 | np.float32,
+    middle: Float32 | np.float32,
+) -> None:
+    """The four features of samples x from what is known of their neighbours, into (4, h, w)."""
+    scale = half_sigma(seen, mean + floor)
     np.multiply(x, np.float32(10), out=out[0])
-    out[0] /= np.float32(seen.middle[position])
+    out[0] /= middle
     for stands, one, two in ((out[1], x, mean), (out[2], x, greatest), (out[3], least, x)):
         np.subtract(one, two, out=stands)
         stands *= scale

@@ -84,8 +84,8 @@ def modes(samples: Float32, scale: float, step: int) -> list[Float32]:
 
 
 def reach(cfa: Cfa) -> int:
-    """How far the neighbours are where the colours are no grid, in pixels."""
-    return patterns.reach(cfa, len(_NEAR))
+    """How far the neighbours are, in pixels."""
+    return REACH * step_of(cfa) if cfa.is_grid else patterns.reach(cfa, len(_NEAR))
 
 
 def among(samples: Float32, scale: float, cfa: Cfa) -> list[Float32]:

@@ -61,7 +61,8 @@ def trusted(samples: Float32, ok: Bool, cfa: Cfa) -> tuple[Float32, ...]:
     five (h, w) float32 arrays; NaN or an infinity where none is trusted
     """
     out = np.empty((5, *samples.shape), np.float32)
-    for band, position, (values, known) in _walk(cfa, 24, np.where(ok, samples, np.float32(0)), ok):
+    known_only, low, high = (np.where(ok, samples, np.float32(nothing)) for nothing in (0, np.inf, -np.inf))
+    for band, position, (values, known, least, most) in _walk(cfa, 24, known_only, ok, low, high):
         total, count = np.add.reduce(values[1:9]), np.add.reduce(known[1:9])
         with np.errstate(invalid="ignore", divide="ignore"):
             band.put(out[0], position, total / count)
@@ -69,9 +70,8 @@ def trusted(samples: Float32, ok: Bool, cfa: Cfa) -> tuple[Float32, ...]:
             count += np.add.reduce(known[9:])
             band.put(out[1], position, total / count)
         band.put(out[2], position, count)
-    for place, join, nothing in ((out[3], np.maximum, -np.inf), (out[4], np.minimum, np.inf)):
-        for band, position, (values,) in _walk(cfa, 24, np.where(ok, samples, np.float32(nothing))):
-            band.put(place, position, join.reduce(values[1:]))
+        band.put(out[3], position, np.maximum.reduce(most[1:]))
+        band.put(out[4], position, np.minimum.reduce(least[1:]))
     return tuple(_inner(out, reach(cfa, 24)))
 
 

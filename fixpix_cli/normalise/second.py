@@ -100,31 +100,19 @@ class Second:
 
     def _features(self, rows: tuple[int, int], cols: tuple[int, int]) -> Float32:
         """A few rows of the same: their arrays stay in the processor's cache."""
-        if not self.levels.cfa.is_grid:
-            return self._scattered(rows, cols)
-        step = step_of(self.levels.cfa)
-        part = Part.of(self.levels, self.phase, rows, cols, 2 * step)
-        agreed = []
+        cfa = self.levels.cfa
+        step = step_of(cfa)
+        part = Part.of(self.levels, self.phase, rows, cols, 2 * step if cfa.is_grid else patterns.reach(cfa, 24))
+        ok, agreed = self.trusted[part.outer], []
+        around: tuple[Float32, ...]
         if self.contract != PLAIN:
-            wide = Part.of(self.levels, self.phase, rows, cols, 2 * modes.REACH * step)
-            agreed = modes.modes(wide.samples + wide.floor_around, self.scale, step)
-        ok = self.trusted[part.outer]
-        return self._packed(part, _around(part.samples, ok, step), _unlike(part.samples, part.own, step), agreed)
-
-    def _scattered(self, rows: tuple[int, int], cols: tuple[int, int]) -> Float32:
-        """The same where the colours are no grid."""
-        part = Part.of(self.levels, self.phase, rows, cols, patterns.reach(self.levels.cfa, 24))
-        agreed = []
-        if self.contract != PLAIN:
-            wide = Part.of(self.levels, self.phase, rows, cols, 2 * modes.reach(self.levels.cfa))
-            agreed = modes.among(wide.samples + wide.floor_around, self.scale, wide.cfa)
-        around = patterns.trusted(part.samples, self.trusted[part.outer], part.cfa)
-        return self._packed(part, around, patterns.unlike(part.samples, part.cfa), agreed)
-
-    def _packed(
-        self, part: Part, around: tuple[Float32, ...], unlike: tuple[Float32, Float32], agreed: list[Float32]
-    ) -> Float32:
-        """Features of a part from what `_around` and `_unlike` say of it."""
+            wide = Part.of(self.levels, self.phase, rows, cols, 2 * modes.reach(cfa))
+            above = wide.samples + wide.floor_around
+            agreed = modes.modes(above, self.scale, step) if cfa.is_grid else modes.among(above, self.scale, wide.cfa)
+        if cfa.is_grid:
+            around, unlike = _around(part.samples, ok, step), _unlike(part.samples, part.own, step)
+        else:
+            around, unlike = patterns.trusted(part.samples, ok, part.cfa), patterns.unlike(part.samples, part.cfa)
         near, far, count, greatest, least = around
         x = part.own
         near, far, greatest, least = (np.where(np.isfinite(a), a, x) for a in (near, far, greatest, least))
